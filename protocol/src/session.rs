@@ -1,0 +1,577 @@
+//! The contract between a protocol and a broker.
+//!
+//! A [`Session`] is one client's protocol state. Input in, output out: after each `handle_*`, drain
+//! [`Session::poll_output`] until `None`. Nothing here names a protocol.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::publication::{Form, Publication, QoS};
+use crate::topic::{Topic, TopicFilter};
+use crate::websocket::Message;
+pub use crate::websocket::prepared::Outgoing;
+
+/// One client's protocol state.
+///
+/// ```text
+///   Message ──▶ ┌─────────┐ ──▶ Output::Send      to the client
+///   Reply ────▶ │ Session │ ──▶ Output::Request   to the broker
+///   Delivery ─▶ └─────────┘ ──▶ Output::Close     to the connection
+/// ```
+///
+/// After `Output::Close` a session gives nothing more and ignores input.
+pub trait Session: Send {
+    /// A complete WebSocket message. Packets and STOMP frames may be split over several or share one.
+    fn handle_message(&mut self, message: Message, now: Instant);
+
+    /// The answer to a request. Replies to publishes come in the order of the requests.
+    fn handle_reply(&mut self, token: Token, reply: Reply, now: Instant);
+
+    /// A publication that this client subscribed to and that needs this session's own encoding.
+    fn handle_delivery(&mut self, delivery: Delivery, now: Instant);
+
+    /// Something was dropped or conflated since the last call. Asked for with [`Connect::lag`].
+    fn handle_lag(&mut self, lag: Lag, now: Instant);
+
+    /// The instant of [`Session::poll_timeout`] has come.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// The connection does not read for now, or reads again. While it does not, the deadlines that count the
+    /// peer's silence are suspended, and start anew afterwards; our own heart-beats go on.
+    fn handle_reading(&mut self, reading: Reading, now: Instant);
+
+    /// The broker ends this connection: say why in the protocol's words, then give `Output::Close`.
+    fn handle_close(&mut self, reason: CloseReason, now: Instant);
+
+    /// The next thing to do, until `None`.
+    fn poll_output(&mut self) -> Option<Output>;
+
+    /// When to call [`Session::handle_timeout`] next, if nothing else happens. May move with every input.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// What it can take now. Read after every input.
+    fn wants(&self) -> Wants;
+}
+
+/// What a session gives.
+#[derive(Debug)]
+pub enum Output {
+    /// A message for the client. What is sent while a delivery is handled goes behind earlier deliveries;
+    /// everything else goes in the control lane, before queued data.
+    Send(Outgoing),
+    /// Something for the broker. A request that has a reply gets it under this token.
+    Request(Token, Request),
+    /// The end. What was sent before it is written first, and `DataLane` says what happens to queued deliveries.
+    Close(CloseReason, DataLane),
+}
+
+/// What happens to queued deliveries at a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataLane {
+    /// They are written first: planned stops, STOMP DISCONNECT.
+    Drain,
+    /// They are discarded.
+    Abort,
+}
+
+/// Names a request until its reply; chosen by the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u32);
+
+/// Names a delivery until it is settled; chosen by the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(pub u64);
+
+/// Names a subscription within one session; chosen by the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(pub u32);
+
+/// Whether the connection reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It stopped reading.
+    Paused,
+    /// It reads again.
+    Resumed,
+}
+
+/// What a session can take now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// Messages from the client. With `false` the connection neither decodes nor reads further.
+    pub input: bool,
+    /// Deliveries at QoS 0 that need its encoding.
+    pub qos0: bool,
+    /// Deliveries at QoS 1 and 2.
+    pub acked: bool,
+}
+
+/// What a session asks of the broker.
+#[derive(Debug)]
+pub enum Request {
+    /// Who this is. The first request, and the only one until [`Reply::Connected`].
+    Connect(Box<Connect>),
+    /// Enter subscriptions; answered by [`Reply::Subscribed`] with one result for each, in order.
+    Subscribe(Vec<Subscribe>),
+    /// End subscriptions; answered by [`Reply::Unsubscribed`] with one word for each, in order.
+    Unsubscribe(Vec<SubscriptionId>),
+    /// Publish; answered by [`Reply::Published`], at QoS 0 too. Sessions ignore the replies that they do not need.
+    Publish(Publish),
+    /// PUBREL came in: the packet id of a QoS 2 publish is free again. Answered by [`Reply::Released`].
+    Release {
+        /// As in [`Publish::packet_id`].
+        packet_id: u16,
+    },
+    /// An acknowledged delivery gets this packet id; said before it is first sent. No reply.
+    Assign {
+        /// The delivery.
+        tag: Tag,
+        /// Its id on this link.
+        packet_id: u16,
+    },
+    /// PUBREC came in for a delivery. Answered by [`Reply::Received`]; PUBREL leaves after it.
+    Received {
+        /// The delivery.
+        tag: Tag,
+    },
+    /// An end of a delivery. No reply.
+    Settle {
+        /// The delivery.
+        tag: Tag,
+        /// What became of it.
+        settlement: Settlement,
+    },
+    /// The client says goodbye. A connection that ends without it publishes the will. No reply.
+    Disconnect {
+        /// What becomes of the will.
+        will: WillFate,
+    },
+}
+
+/// Who a client is and what it can take.
+#[derive(Debug)]
+pub struct Connect {
+    /// The client's own name; the broker gives one when there is none.
+    pub client_id: Option<Box<str>>,
+    /// Begin without the state of an earlier session.
+    pub clean_start: bool,
+    /// How long the session outlives the connection.
+    pub session_expiry: Duration,
+    /// What it proves itself with.
+    pub credentials: Option<Credentials>,
+    /// What to publish when it is gone without a goodbye.
+    pub will: Option<Box<Will>>,
+    /// The largest message that the client takes; larger ones are dropped and counted before they are queued.
+    pub packet_bytes_max: Option<usize>,
+    /// How it wants to hear of drops.
+    pub lag: LagNotice,
+}
+
+/// Proof of identity.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// User name and password; the password is bytes.
+    Password {
+        /// Who.
+        user: Box<str>,
+        /// Proof; may be absent in MQTT 5 and STOMP.
+        password: Option<Bytes>,
+    },
+    /// A bearer token.
+    Token(Box<str>),
+}
+
+impl std::fmt::Debug for Credentials {
+    // SEC-23: nothing secret in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Password { user, .. } => write!(f, "Password {{ user: {user:?}, .. }}"),
+            Self::Token(_) => f.write_str("Token(..)"),
+        }
+    }
+}
+
+/// The last will.
+#[derive(Debug)]
+pub struct Will {
+    /// What is published.
+    pub publication: Publication,
+    /// How long after the end of the connection.
+    pub delay: Duration,
+}
+
+/// What becomes of the will at a goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WillFate {
+    /// It is dropped [MQTT-3.14.4-3].
+    Discard,
+    /// It is published all the same (MQTT 5: DISCONNECT 0x04).
+    Publish,
+}
+
+/// How a session wants to hear of drops (WIRE §8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LagNotice {
+    /// Not at all: the protocol has no word for it; counters only.
+    #[default]
+    Silent,
+    /// As a message of its own: [`Session::handle_lag`], whenever.
+    Separate,
+    /// With the next delivery: [`Session::handle_lag`], then a delivery that the session encodes.
+    WithNext,
+}
+
+/// What a client lost since it was last told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Messages dropped.
+    pub dropped: u64,
+    /// Messages replaced by newer ones of the same topic.
+    pub conflated: u64,
+    /// Up to 8 of the topics.
+    pub topics: Vec<Topic>,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Chosen by the session. One that is in use is replaced, and nothing is lost meanwhile [MQTT-3.8.4-3].
+    pub id: SubscriptionId,
+    /// What it matches.
+    pub filter: TopicFilter,
+    /// The highest QoS wanted.
+    pub qos: QoS,
+    /// The shared wire forms of QoS 0 deliveries; without them every delivery goes through the session.
+    pub forms: Option<Forms>,
+    /// Not what this client published itself.
+    pub no_local: bool,
+    /// Deliver with the RETAIN flag of the publisher instead of 0.
+    pub retain_as_published: bool,
+    /// Whether retained messages are sent now.
+    pub retained: RetainHandling,
+    /// The overflow policy wished for; `None`: the operator's.
+    pub overflow: Option<Overflow>,
+    /// Replace what is queued by what is newer, per topic, at QoS 0 only; and send at most one per topic per interval. `ZERO`
+    /// replaces only what is still queued.
+    pub conflate: Option<Duration>,
+    /// What happens when several of this client's filters match.
+    pub copies: Copies,
+}
+
+/// Which shared forms a subscription takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Forms {
+    /// For live messages without a RETAIN flag.
+    pub live: &'static Form,
+    /// For retained messages, and live ones that keep the flag ([`Subscribe::retain_as_published`]).
+    pub retained: &'static Form,
+}
+
+/// MQTT 5 §3.8.3.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetainHandling {
+    /// At every subscribe.
+    #[default]
+    Send,
+    /// Only if the subscription is new.
+    SendIfNew,
+    /// Never.
+    Skip,
+}
+
+/// What happens to deliveries that do not fit (DESIGN §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest of the subscription go.
+    DropOldest,
+    /// The new one goes.
+    DropNewest,
+    /// Only the latest of each topic stays.
+    Conflate,
+    /// The client is disconnected.
+    Disconnect,
+}
+
+/// How many copies a client gets of a message that several of its subscriptions match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// One, at the highest QoS, naming all subscriptions (MQTT, raw).
+    PerClient,
+    /// One for each (STOMP).
+    PerSubscription,
+}
+
+/// A message from this client.
+#[derive(Debug)]
+pub struct Publish {
+    /// Not shared yet.
+    pub publication: Publication,
+    /// For QoS 2: the id by which a repetition is recognised until [`Request::Release`].
+    pub packet_id: Option<u16>,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The client has it.
+    Accepted,
+    /// The client does not want it; another may.
+    Requeue,
+    /// It was not delivered and is not to be.
+    Dropped(DropReason),
+}
+
+/// Why a delivery was dropped; counted under this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// The queue was full: `drop_oldest`.
+    Oldest,
+    /// The queue was full: `drop_newest`.
+    Newest,
+    /// A newer one of the same topic took its place.
+    Conflated,
+    /// It expired in the queue.
+    Expired,
+    /// It is larger than the client takes.
+    TooLarge,
+    /// The broker's memory for queued messages is used up.
+    Memory,
+    /// The client refused it.
+    Refused,
+    /// The connection ended first.
+    Closed,
+}
+
+/// The broker's answer to a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// To `Connect`.
+    Connected(Box<Connected>),
+    /// To `Subscribe`.
+    Subscribed(Vec<Result<Granted, Refusal>>),
+    /// To `Unsubscribe`: whether each existed.
+    Unsubscribed(Vec<bool>),
+    /// To `Publish`.
+    Published(Published),
+    /// To `Release`: whether the id was in use.
+    Released {
+        /// As asked.
+        packet_id: u16,
+        /// `false`: MQTT 5 answers 0x92.
+        known: bool,
+    },
+    /// To `Received`.
+    Received {
+        /// As asked.
+        tag: Tag,
+    },
+    /// To any of them: no. After a refused `Connect` the session closes.
+    Refused(Refusal),
+}
+
+/// A connected client.
+#[derive(Debug, Default)]
+pub struct Connected {
+    /// Its name: as asked, or given by the broker.
+    pub client_id: Arc<str>,
+    /// The broker gave the name.
+    pub is_assigned: bool,
+    /// State of an earlier session was resumed.
+    pub session_present: bool,
+    /// How long the session is kept after the connection.
+    pub session_expiry: Duration,
+    /// Deliveries of the earlier session that were sent and not settled, in order.
+    pub in_flight: Vec<InFlight>,
+    /// Packet ids of QoS 2 publishes that wait for their PUBREL.
+    pub received: Vec<u16>,
+}
+
+/// A delivery that was sent on an earlier connection.
+#[derive(Debug)]
+pub struct InFlight {
+    /// Its id on the link.
+    pub packet_id: u16,
+    /// What to send again.
+    pub state: InFlightState,
+}
+
+/// How far a delivery got on an earlier connection.
+#[derive(Debug)]
+pub enum InFlightState {
+    /// Sent, not acknowledged.
+    Sent(Delivery),
+    /// PUBREC came; PUBREL is to be sent.
+    Received(Tag),
+}
+
+/// A granted subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// At most what was asked for.
+    pub qos: QoS,
+}
+
+/// A publication that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Clients and subscriptions that it was queued for.
+    pub matched: usize,
+}
+
+/// A publication on its way to one client.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What.
+    pub publication: Arc<Publication>,
+    /// The lower of the publication's and the subscription's.
+    pub qos: QoS,
+    /// The RETAIN flag as this subscription is to see it.
+    pub retain: bool,
+    /// It was sent because the subscription is new, not because it was just published.
+    pub is_retained: bool,
+    /// The subscription that it is for.
+    pub subscription: SubscriptionId,
+    /// Further ones of this client that match ([`Copies::PerClient`]).
+    pub also: Option<Arc<[SubscriptionId]>>,
+    /// For [`Request::Settle`]. At QoS 0 only a drop is settled.
+    pub tag: Tag,
+}
+
+/// Why the broker said no. Protocols map it in one place each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Who are you?
+    #[error("the user name, password or token is not accepted")]
+    BadCredentials,
+    /// Not you.
+    #[error("not authorised")]
+    NotAuthorized,
+    /// Not under this name.
+    #[error("the client id is not accepted: {0}")]
+    BadClientId(&'static str),
+    /// No such topic for clients.
+    #[error("topic not allowed: {0}")]
+    BadTopic(&'static str),
+    /// A limit with a name.
+    #[error("the limit {name} = {limit} is reached")]
+    Quota {
+        /// The configuration key.
+        name: &'static str,
+        /// Its value.
+        limit: usize,
+    },
+    /// Too much for now.
+    #[error("overloaded: {0}")]
+    Overloaded(&'static str),
+    /// This broker does not do that.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
+    /// A fault of ours.
+    #[error("internal error")]
+    Internal,
+}
+
+/// Why a connection ends, with the WebSocket close code of WIRE §5. Protocols say it in their own words first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseReason {
+    /// The kind, which decides codes.
+    pub kind: CloseKind,
+    /// One sentence for the client's developer; may be empty. Cut to 123 bytes in the Close frame.
+    pub detail: Cow<'static, str>,
+}
+
+/// The kinds of end (WIRE §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseKind {
+    /// All said.
+    Normal,
+    /// The broker stops.
+    ShuttingDown,
+    /// The broker restarts.
+    Restarting,
+    /// The peer broke the protocol.
+    ProtocolError,
+    /// The wrong kind of frame.
+    UnsupportedData,
+    /// Text that is not UTF-8.
+    InvalidUtf8,
+    /// A message above the limit.
+    TooBig,
+    /// A rule of the house.
+    Policy,
+    /// The broker has too much to do.
+    Overloaded,
+    /// A request that makes no sense.
+    BadRequest,
+    /// Credentials refused.
+    AuthFailed,
+    /// Rights refused.
+    Denied,
+    /// A frame on a read-only connection.
+    PublishNotEnabled,
+    /// An operator ended it.
+    Kicked,
+    /// The same client id connected again.
+    Replaced,
+    /// A limit on connections.
+    TooManyConnections,
+    /// A slow reader under the policy `disconnect`.
+    TooSlow,
+    /// Too many messages.
+    RateLimited,
+    /// No CONNECT in time.
+    AuthTimeout,
+    /// No pong, packet or heart-beat in time.
+    PingTimeout,
+    /// A limit on outstanding publishes, MQTT 5's Receive Maximum.
+    ReceiveMaximum,
+    /// A fault of ours.
+    Internal,
+}
+
+impl CloseReason {
+    /// A reason with a sentence.
+    #[must_use]
+    pub fn new(kind: CloseKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    /// The normal end.
+    #[must_use]
+    pub const fn normal() -> Self {
+        Self { kind: CloseKind::Normal, detail: Cow::Borrowed("") }
+    }
+}
+
+impl CloseKind {
+    /// The WebSocket close code.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::ShuttingDown => 1001,
+            Self::ProtocolError | Self::ReceiveMaximum => 1002,
+            Self::UnsupportedData => 1003,
+            Self::InvalidUtf8 => 1007,
+            Self::Policy => 1008,
+            Self::TooBig => 1009,
+            Self::Internal => 1011,
+            Self::Restarting => 1012,
+            Self::Overloaded => 1013,
+            Self::BadRequest => 4000,
+            Self::AuthFailed => 4001,
+            Self::Denied => 4002,
+            Self::PublishNotEnabled => 4003,
+            Self::Kicked => 4004,
+            Self::Replaced => 4005,
+            Self::TooManyConnections => 4100,
+            Self::TooSlow => 4101,
+            Self::RateLimited => 4102,
+            Self::AuthTimeout => 4103,
+            Self::PingTimeout => 4200,
+        }
+    }
+}
