@@ -1,11 +1,14 @@
 //! Messages on their way out: encoded once and deflated once for all receivers, or a head of one's own with a
-//! shared body.
+//! shared body. Knows no window but the message itself: a distance in DEFLATE never exceeds the bytes before
+//! it, so one compression of a message of up to 2^W bytes serves every receiver with a window of W bits or more.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::MessageKind;
+use super::deflate::deflate_alone;
+use super::frame::{Mask, apply_mask, data_byte, frame, header_len, put_header};
 
 /// A complete, unmasked WebSocket message in one frame, and its compressed twin, made at most once.
 #[derive(Debug)]
@@ -44,18 +47,21 @@ pub struct Deflating {
     pub min_size: usize,
 }
 
+impl Deflating {
+    /// Whether so many bytes, compressed by themselves, pay and fit the receiver's window.
+    const fn suits(&self, len: usize) -> bool {
+        len >= self.min_size && (self.window_bits >= 15 || len <= 1 << self.window_bits)
+    }
+}
+
 impl Prepared {
     /// Frames `parts`, one behind the other, as one message. One allocation.
     #[must_use]
     pub fn new(kind: MessageKind, parts: &[&[u8]]) -> Self {
-        let len = parts.iter().map(|part| part.len()).sum::<usize>();
-        let mut frame = BytesMut::with_capacity(len + 10);
-        put_header(&mut frame, kind, false, len);
-        let header_len = u8::try_from(frame.len()).unwrap_or(10);
-        for part in parts {
-            frame.put_slice(part);
-        }
-        Self { frame: frame.freeze(), header_len, compressed: OnceLock::new() }
+        let len = parts.iter().map(|part| part.len()).sum();
+        let frame = frame(data_byte(kind, false), len, parts);
+        let header_len = u8::try_from(header_len(len)).unwrap_or(u8::MAX);
+        Self { frame, header_len, compressed: OnceLock::new() }
     }
 
     /// The uncompressed frame.
@@ -64,11 +70,38 @@ impl Prepared {
         &self.frame
     }
 
+    /// The message in the frame, uncompressed.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        self.frame.get(usize::from(self.header_len)..).unwrap_or_default()
+    }
+
+    /// Text or binary.
+    #[must_use]
+    pub fn kind(&self) -> MessageKind {
+        let is_text = self.frame.first() == Some(&data_byte(MessageKind::Text, false));
+        if is_text { MessageKind::Text } else { MessageKind::Binary }
+    }
+
+    /// Bytes that are held for it: the frame, and the compressed one if it was made.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.frame.len() + self.compressed.get().and_then(Option::as_ref).map_or(0, Bytes::len)
+    }
+
     /// The bytes for one connection: compressed when it negotiated that and it pays.
     #[must_use]
     pub fn bytes(&self, deflating: Option<&Deflating>) -> &Bytes {
-        let _ = (deflating, self.header_len, &self.compressed);
-        &self.frame
+        let Some(deflating) = deflating.filter(|deflating| deflating.suits(self.message().len())) else {
+            return &self.frame;
+        };
+        let compressed = self.compressed.get_or_init(|| {
+            let first = data_byte(self.kind(), true);
+            deflate_alone(self.message(), deflating.level, |deflated| {
+                frame(first, deflated.len(), &[deflated])
+            })
+        });
+        compressed.as_ref().unwrap_or(&self.frame)
     }
 }
 
@@ -82,8 +115,18 @@ impl Body {
     /// The uncompressed bytes.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
-        let _ = &self.deflated;
         &self.bytes
+    }
+
+    /// The bytes compressed by themselves, to follow any blocks; `None` when that is not worth it.
+    fn deflated(&self, deflating: &Deflating) -> Option<&Bytes> {
+        if !deflating.suits(self.bytes.len()) {
+            return None;
+        }
+        let make = || deflate_alone(&self.bytes, deflating.level, Bytes::copy_from_slice);
+        // The head costs five bytes more in a stored block.
+        let deflated = self.deflated.get_or_init(make).as_ref();
+        deflated.filter(|deflated| deflated.len() + STORED_OVERHEAD < self.bytes.len())
     }
 }
 
@@ -106,33 +149,85 @@ impl Outgoing {
         self.len() == 0
     }
 
-    /// The frame: header and head (and a small body with them), then a large body as a slice of its own.
+    /// The frame: header and head (and a small body with them), then a large body as a slice of its own. One
+    /// allocation, and no compression of what is shared but the first time.
     #[must_use]
     pub fn into_frame(self, deflating: Option<&Deflating>) -> (Bytes, Option<Bytes>) {
-        let _ = deflating;
-        let len = self.len();
-        let mut frame = BytesMut::with_capacity(self.head.len() + 10);
-        put_header(&mut frame, self.kind, false, len);
-        frame.put_slice(&self.head);
-        (frame.freeze(), self.body.map(|body| body.bytes.clone()))
+        let compressed = deflating.and_then(|deflating| self.compressed(deflating));
+        compressed.unwrap_or_else(|| {
+            let body = self.body.as_ref().map(|body| &body.bytes);
+            join(data_byte(self.kind, false), &[&self.head], body)
+        })
+    }
+
+    /// The frame as a client sends it: in one piece and masked.
+    #[must_use]
+    pub fn into_masked_frame(self, deflating: Option<&Deflating>, mask: Mask) -> Bytes {
+        let (front, rest) = self.into_frame(deflating);
+        let rest = rest.unwrap_or_default();
+        let total = front.len() + rest.len();
+        let Some((first, message_at)) = front.first().zip(unmasked_header_len(&front)) else { return front };
+        let (head, len) = (front.get(message_at..).unwrap_or_default(), total - message_at);
+        let mut out = BytesMut::with_capacity(total + mask.len());
+        put_header(&mut out, *first, len, Some(mask));
+        let start = out.len();
+        out.put_slice(head);
+        out.put_slice(&rest);
+        apply_mask(out.get_mut(start..).unwrap_or_default(), mask, 0);
+        out.freeze()
+    }
+
+    fn compressed(&self, deflating: &Deflating) -> Option<(Bytes, Option<Bytes>)> {
+        let first = data_byte(self.kind, true);
+        let Some(body) = &self.body else {
+            if !deflating.suits(self.head.len()) {
+                return None;
+            }
+            let build = |deflated: &[u8]| (frame(first, deflated.len(), &[deflated]), None);
+            return deflate_alone(&self.head, deflating.level, build);
+        };
+        let deflated = body.deflated(deflating)?;
+        if self.head.is_empty() {
+            return Some(join(first, &[], Some(deflated)));
+        }
+        // RFC 1951 §3.2.4: 00 LEN NLEN, then the bytes as they are. A longer head would need several blocks, and
+        // no protocol has one.
+        let len = u16::try_from(self.head.len()).ok()?;
+        let [low, high] = len.to_le_bytes();
+        let [not_low, not_high] = (!len).to_le_bytes();
+        Some(join(first, &[&[0, low, high, not_low, not_high], &self.head], Some(deflated)))
     }
 }
 
-fn put_header(out: &mut BytesMut, kind: MessageKind, rsv1: bool, len: usize) {
-    let opcode = match kind {
-        MessageKind::Text => 1,
-        MessageKind::Binary => 2,
-    };
-    out.put_u8(0x80 | if rsv1 { 0x40 } else { 0 } | opcode);
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(short @ 0..=125), _) => out.put_u8(short),
-        (_, Ok(medium)) => {
-            out.put_u8(126);
-            out.put_u16(medium);
-        }
-        _ => {
-            out.put_u8(127);
-            out.put_u64(len as u64);
-        }
+/// A frame of `parts` and a shared part, which is joined to them if it is small.
+fn join(first: u8, parts: &[&[u8]], shared: Option<&Bytes>) -> (Bytes, Option<Bytes>) {
+    let own_len = parts.iter().map(|part| part.len()).sum::<usize>();
+    let shared_len = shared.map_or(0, Bytes::len);
+    let len = own_len + shared_len;
+    let is_joined = shared_len <= JOINED_BYTES_MAX;
+    let mut frame = BytesMut::with_capacity(header_len(len) + if is_joined { len } else { own_len });
+    put_header(&mut frame, first, len, None);
+    for part in parts {
+        frame.put_slice(part);
     }
+    match shared {
+        Some(shared) if is_joined => frame.put_slice(shared),
+        _ => {}
+    }
+    (frame.freeze(), shared.filter(|_| !is_joined).cloned())
 }
+
+/// Where the message begins in an unmasked frame.
+fn unmasked_header_len(frame: &[u8]) -> Option<usize> {
+    Some(match frame.get(1)? {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    })
+}
+
+/// A small body is copied behind its head: that costs less than a further slice in the system call.
+const JOINED_BYTES_MAX: usize = 1024;
+
+/// The header of a stored block.
+const STORED_OVERHEAD: usize = 5;
