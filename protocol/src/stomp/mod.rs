@@ -1,8 +1,29 @@
-//! STOMP 1.0, 1.1 and 1.2 over WebSocket.
+//! STOMP 1.0, 1.1 and 1.2 over WebSocket: versions, settings and how a session begins.
+//!
+//! ```text
+//!   Message ─▶ codec ─▶ Frame ─▶ session ─▶ Request        (a frame may span messages, a message may hold many)
+//!   Outgoing ◀─ frame, message ◀─ session ◀─ Reply, Delivery
+//! ```
+//!
+//! - [`frame`]: a frame as a value, and its bytes. [`codec`]: bytes to frames, within limits.
+//! - `destination`: what a destination means on the common topic space (WIRE §6).
+//! - `message`: a publication as MESSAGE, the larger part of it shared by all receivers.
+//! - `session`: the conversation.
 
-use std::time::Instant;
+pub mod codec;
+mod destination;
+mod escape;
+pub mod frame;
+mod message;
+mod session;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+pub use message::MESSAGE_BODY;
 
 use crate::session::Session;
+use crate::topic::TopicLimits;
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,16 +37,121 @@ pub enum Version {
 }
 
 /// The operator's settings.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {}
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `stomp.versions`: what is spoken.
+    pub versions: Vec<Version>,
+    /// First of `stomp.heart_beat`: how often we can send something. Zero: never.
+    pub heart_beat_send: Duration,
+    /// Second of `stomp.heart_beat`: how often we want to hear something. Zero: never.
+    pub heart_beat_receive: Duration,
+    /// `stomp.heart_beat_tolerance`: the client is given up after this many of its intervals in silence.
+    pub heart_beat_tolerance: f64,
+    /// `stomp.connect_timeout`: from the upgrade to CONNECT (SEC-6).
+    pub connect_timeout: Duration,
+    /// `stomp.max_headers` of one frame.
+    pub max_headers: usize,
+    /// `stomp.max_header_bytes`: the command line and all header lines of one frame.
+    pub max_header_bytes: usize,
+    /// `stomp.max_body` of one frame.
+    pub max_body: usize,
+    /// `stomp.prefetch`: unacknowledged messages of one subscription, and the most that `prefetch-count` gets.
+    pub prefetch: usize,
+    /// `stomp.frames`.
+    pub frames: FrameKind,
+    /// `stomp.unknown_prefix`.
+    pub unknown_prefix: UnknownPrefix,
+    /// `websocket.max_message_size`: one whole frame.
+    pub max_message_size: usize,
+    /// `websocket.max_message_size_preauth`: the CONNECT frame (SEC-5).
+    pub max_message_size_preauth: usize,
+    /// `mqtt.max_topic_bytes` and `mqtt.max_topic_levels`.
+    pub topic_limits: TopicLimits,
+    /// `mqtt.max_subscriptions` of one session.
+    pub max_subscriptions: usize,
+    /// `mqtt.receive_maximum`: requests of one client that may wait for the broker.
+    pub receive_maximum: usize,
+}
 
-/// Begins a session.
+/// The kind of WebSocket message that carries a frame to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Text if the whole frame is UTF-8, binary otherwise.
+    #[default]
+    Auto,
+    /// As `Auto`: what is not UTF-8 cannot be sent as text (RFC 6455 §8.1).
+    Text,
+    /// Always binary.
+    Binary,
+}
+
+/// What a destination with an unknown first word means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownPrefix {
+    /// A mistake: ERROR.
+    #[default]
+    Error,
+    /// A topic that begins with a slash, taken verbatim.
+    Topic,
+}
+
+impl Version {
+    /// All versions, the lowest first.
+    pub const ALL: [Self; 3] = [Self::V1_0, Self::V1_1, Self::V1_2];
+
+    /// As it stands in `accept-version` and `version`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_0 => "1.0",
+            Self::V1_1 => "1.1",
+            Self::V1_2 => "1.2",
+        }
+    }
+
+    /// The version of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.as_str() == text)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            versions: Version::ALL.to_vec(),
+            heart_beat_send: Duration::from_secs(10),
+            heart_beat_receive: Duration::from_secs(10),
+            heart_beat_tolerance: 2.0,
+            connect_timeout: Duration::from_secs(10),
+            max_headers: 100,
+            max_header_bytes: 8 * 1024,
+            max_body: 1024 * 1024,
+            prefetch: 32,
+            frames: FrameKind::Auto,
+            unknown_prefix: UnknownPrefix::Error,
+            max_message_size: 1024 * 1024,
+            max_message_size_preauth: 64 * 1024,
+            topic_limits: TopicLimits { bytes_max: 4 * 1024, levels_max: 128 },
+            max_subscriptions: 1000,
+            receive_maximum: 256,
+        }
+    }
+}
+
+/// Begins a session. `ceiling` is the version that the WebSocket token named; CONNECT may settle on a lower one.
 #[must_use]
 pub fn open(
-    _ceiling: Version,
-    _bearer: Option<Box<str>>,
-    _settings: &Settings,
-    _now: Instant,
+    ceiling: Version,
+    bearer: Option<Box<str>>,
+    settings: &Settings,
+    now: Instant,
 ) -> Box<dyn Session> {
-    unimplemented!()
+    Box::new(session::StompSession::new(ceiling, bearer, settings, now))
 }
