@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Tidegate, a pub/sub broker over WebSocket. The protocols themselves are in `tidegate-protocol`; here is
+//! everything with a lock, a task, a file or a socket.
+//!
+//! One published message, socket to socket: [`connection`] reads and drives a session, [`broker`] says what its
+//! request means, [`router`] finds who subscribed, [`outbox`] queues and writes.
+
+pub mod auth;
+pub mod broker;
+pub mod connection;
+pub mod metrics;
+pub mod outbox;
+pub mod registry;
+pub mod retained;
+pub mod router;
+pub mod server;
+pub mod subscription;

@@ -1,0 +1,456 @@
+//! One client's outbox: a bounded queue and the write side of its socket.
+//!
+//! Anyone may [`Outbox::push`] and [`Outbox::flush`]; the owner is the connection's task, which alone encodes for
+//! the session, waits for the socket, and ends the connection. Two locks: the queue's, short, and the writer's,
+//! held over the system call and only ever tried for. Lock order: writer, then queue.
+
+mod conflate;
+mod lane;
+pub mod queue;
+mod sync;
+pub mod writer;
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tidegate_protocol::session::{CloseReason, DataLane, DropReason, Lag, LagNotice, Wants};
+use tidegate_protocol::websocket::prepared::Deflating;
+
+use self::queue::{Hold, Limits, Phase, Pushed, Queue, Rest, Signals, Taken};
+use self::sync::{AtomicBool, Mutex};
+use self::writer::{Socket, WriteLimits, Writer, Written};
+use crate::metrics::{FamilyCounters, Metrics};
+use crate::subscription::{ENTRY_BYTES, Entry};
+
+/// What all outboxes share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Marks of each client.
+    pub limits: Limits,
+    /// How frames are gathered.
+    pub write: WriteLimits,
+    /// Bytes of publications that are alive, their forms included; publications count themselves.
+    pub publication_bytes: Arc<AtomicUsize>,
+    /// Deliveries in all queues.
+    pub entries: AtomicIsize,
+    /// The budget of both together.
+    pub total_bytes_max: usize,
+    /// Where drops are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One client's outbox.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    writer: Mutex<Writer>,
+    /// Somebody found the writer taken: its holder looks into the queue once more.
+    again: AtomicBool,
+    shared: Arc<Shared>,
+    counters: Arc<FamilyCounters>,
+    client: u64,
+}
+
+/// Rounds of one flush, after which the owner goes on: nobody works for another client for ever.
+const ROUNDS_MAX: usize = 8;
+
+thread_local! {
+    static TAKEN: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Shared {
+    /// What queued messages cost now: shared bodies once, plus 64 bytes for each entry.
+    pub fn queued_bytes(&self) -> usize {
+        let entries = usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(0);
+        self.publication_bytes.load(Ordering::Relaxed) + entries * ENTRY_BYTES
+    }
+
+    /// Counts deliveries that one fan-out has brought into queues.
+    pub fn entered(&self, growth: isize) {
+        self.entries.fetch_add(growth, Ordering::Relaxed);
+    }
+
+    /// Whether the budget of the whole broker is used up.
+    pub fn is_full(&self) -> bool {
+        self.queued_bytes() >= self.total_bytes_max
+    }
+}
+
+impl Outbox {
+    /// An outbox that writes to `socket`, compressing as negotiated.
+    pub fn new(
+        client: u64,
+        socket: Arc<dyn Socket>,
+        deflating: Option<Deflating>,
+        shared: Arc<Shared>,
+        counters: Arc<FamilyCounters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::new(Queue::new()),
+            writer: Mutex::new(Writer::new(socket, deflating)),
+            again: AtomicBool::new(false),
+            shared,
+            counters,
+            client,
+        })
+    }
+
+    /// The connection that owns it.
+    pub fn client(&self) -> u64 {
+        self.client
+    }
+
+    // ---- for publishers ----
+
+    /// Queues without waiting and applies the policy of the entry's subscription. The flag says whether the caller
+    /// has to call [`Outbox::flush`] once it has pushed what it has.
+    pub fn push(&self, entry: Entry, now: Instant) -> (Pushed, bool) {
+        let (pushed, must_flush, waker) = {
+            let mut queue = self.queue.lock();
+            let pushed = queue.push(entry, &self.shared.limits, now);
+            let must_flush = !matches!(pushed, Pushed::Closed | Pushed::Dropped(_)) && queue.touch();
+            (pushed, must_flush, queue.waker_if_signalled())
+        };
+        wake(waker);
+        (pushed, must_flush)
+    }
+
+    /// Like [`Outbox::push`] while the broker's memory is used up: only an idle client gets it.
+    pub fn push_if_idle(&self, entry: Entry, now: Instant) -> (Pushed, bool) {
+        {
+            let mut queue = self.queue.lock();
+            if queue.messages() > 0 {
+                queue.note_drop(&entry);
+                return (Pushed::Dropped(DropReason::Memory), false);
+            }
+        }
+        self.push(entry, now)
+    }
+
+    /// Writes what is ready, as far as the socket takes it. Never waits: when another task is writing, that one
+    /// writes this too; what only the owner can do is left to it.
+    pub fn flush(&self, now: Instant) {
+        loop {
+            let writer = self.writer.try_lock().or_else(|| {
+                self.again.store(true, Ordering::SeqCst);
+                // The holder may have left between the two lines, and then nobody would look at `again`.
+                self.writer.try_lock()
+            });
+            let Some(mut writer) = writer else { return };
+            self.again.store(false, Ordering::SeqCst);
+            self.flush_with(&mut writer, now);
+            drop(writer);
+            if !self.again.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    /// Whether this publisher has to wait for room here. It is told by [`Signals::ROOM`].
+    pub fn wait_for_room(&self, publisher: &Arc<Self>) -> bool {
+        let limits = &self.shared.limits;
+        self.client != publisher.client
+            && self.queue.lock().wait_for_room(Arc::downgrade(publisher), limits)
+    }
+
+    /// Asks the owner to end the connection.
+    pub fn order_close(&self, reason: CloseReason) {
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.order_close(reason);
+            queue.waker_if_signalled()
+        };
+        wake(waker);
+    }
+
+    /// Tells the owner.
+    pub fn signal(&self, signal: Signals) {
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.signal(signal);
+            queue.waker_if_signalled()
+        };
+        wake(waker);
+    }
+
+    fn flush_with(&self, writer: &mut Writer, now: Instant) {
+        TAKEN.with_borrow_mut(|taken| {
+            for _ in 0..ROUNDS_MAX {
+                if !self.write_leftover(writer, now) {
+                    return;
+                }
+                let (rest, waiters) = self.take(taken, now);
+                wake_publishers(&waiters);
+                if taken.is_empty() {
+                    return self.leave(rest);
+                }
+                if !self.write_taken(writer, taken, now) {
+                    return;
+                }
+                if rest != Rest::More {
+                    return self.leave(rest);
+                }
+            }
+            self.leave(Rest::Session);
+        });
+    }
+
+    fn take(&self, taken: &mut Vec<Taken>, now: Instant) -> (Rest, Vec<Weak<Self>>) {
+        let mut queue = self.queue.lock();
+        queue.unblock();
+        let before = queue.messages();
+        let rest = queue.take(taken, self.shared.write.batch_bytes, now);
+        self.left(before - queue.messages());
+        self.shared.metrics.dropped(DropReason::Expired, u64::from(queue.take_expired()));
+        (rest, queue.waiters_if_room(&self.shared.limits, now))
+    }
+
+    /// `false`: no more can be written now.
+    fn write_leftover(&self, writer: &mut Writer, now: Instant) -> bool {
+        if writer.leftover_bytes() == 0 {
+            return true;
+        }
+        let written = writer.write_leftover();
+        self.after_write(writer, written, now)
+    }
+
+    fn write_taken(&self, writer: &mut Writer, taken: &mut Vec<Taken>, now: Instant) -> bool {
+        let deliveries = taken.iter().filter(|taken| matches!(taken, Taken::Entry(_))).count();
+        let written = writer.write(taken, &self.shared.write);
+        self.counters.messages_out(deliveries);
+        self.after_write(writer, written, now)
+    }
+
+    fn after_write(&self, writer: &mut Writer, written: Written, now: Instant) -> bool {
+        match written {
+            Written::All if writer.has_close() => self.signal(Signals::ENDED),
+            Written::All => return true,
+            Written::Some | Written::Blocked => {
+                let waker = {
+                    let mut queue = self.queue.lock();
+                    if written == Written::Some {
+                        queue.block_anew(now);
+                    }
+                    queue.block(now);
+                    queue.waker_if_signalled()
+                };
+                wake(waker);
+            }
+            Written::Failed => {
+                writer.detach();
+                self.fail();
+            }
+        }
+        false
+    }
+
+    /// Nothing more that this task can write.
+    fn leave(&self, rest: Rest) {
+        if rest != Rest::Nothing {
+            self.signal(Signals::SESSION);
+        }
+    }
+
+    // ---- for the owner ----
+
+    /// What the client can take, known once it is connected.
+    pub fn set_client(&self, packet_bytes_max: Option<usize>, lag_notice: LagNotice) {
+        self.queue.lock().set_client(packet_bytes_max, lag_notice);
+    }
+
+    /// Every data frame goes through the owner from now on (context takeover).
+    pub fn set_owner_encodes(&self) {
+        self.queue.lock().set_owner_encodes();
+    }
+
+    /// Puts a frame before all queued data.
+    pub fn push_control(&self, frame: Bytes) {
+        self.queue.lock().push_control(frame);
+    }
+
+    /// Puts a pong before all queued data, in the place of an older unsent one.
+    pub fn push_pong(&self, frame: Bytes) {
+        self.queue.lock().set_pong(frame);
+    }
+
+    /// Unsent bytes of the control lane.
+    pub fn control_bytes(&self) -> usize {
+        self.queue.lock().control_bytes()
+    }
+
+    /// Keeps others from writing until [`Outbox::release_subscribe`], so that the reply to a Subscribe precedes
+    /// its first message.
+    pub fn hold_subscribe(&self) {
+        self.queue.lock().hold(Hold::Subscribe);
+    }
+
+    /// Ends [`Outbox::hold_subscribe`].
+    pub fn release_subscribe(&self) {
+        self.queue.lock().release(Hold::Subscribe);
+    }
+
+    /// Takes deliveries that need the session; others only push until [`Outbox::put_back`].
+    pub fn take_for_session(&self, into: &mut Vec<Entry>, count: usize, wants: Wants, now: Instant) {
+        let waiters = {
+            let mut queue = self.queue.lock();
+            let before = queue.messages();
+            queue.take_for_session(into, count, wants);
+            self.left(before - queue.messages());
+            if into.is_empty() {
+                return;
+            }
+            queue.hold(Hold::Popped);
+            queue.waiters_if_room(&self.shared.limits, now)
+        };
+        wake_publishers(&waiters);
+    }
+
+    /// Puts the bytes of taken deliveries in their place and lets others write again.
+    pub fn put_back(&self, frames: &mut Vec<Bytes>, deliveries: usize) {
+        let mut queue = self.queue.lock();
+        for frame in frames.drain(..) {
+            queue.push_encoded(frame);
+        }
+        queue.release(Hold::Popped);
+        self.counters.messages_out(deliveries);
+    }
+
+    /// What the client can take now.
+    pub fn set_wants(&self, wants: Wants) {
+        self.queue.lock().set_wants(wants);
+    }
+
+    /// What was lost since the last call. With a result, ask again after [`queue::LAG_INTERVAL`].
+    pub fn take_lag(&self) -> Option<Box<Lag>> {
+        self.queue.lock().take_lag()
+    }
+
+    /// Whether less than half of the mark is used.
+    pub fn is_below_half(&self) -> bool {
+        self.queue.lock().is_below_half(&self.shared.limits)
+    }
+
+    /// Appends retained publications that `next` reads under this lock, so that none is older than a live one
+    /// before it (DESIGN §5.10).
+    pub fn push_retained(&self, next: impl Iterator<Item = Entry>) {
+        let mut queue = self.queue.lock();
+        let before = queue.messages();
+        for entry in next {
+            queue.push_retained(entry);
+        }
+        self.entered(queue.messages() - before);
+    }
+
+    /// Lets paced deliveries go whose turn has come. Gives the drops that this made.
+    pub fn release_paced(&self, now: Instant) -> usize {
+        let mut queue = self.queue.lock();
+        let before = queue.messages();
+        let dropped = queue.release_paced(&self.shared.limits, now);
+        self.left(before - queue.messages());
+        dropped
+    }
+
+    /// When [`Outbox::release_paced`] has work.
+    pub fn next_paced(&self) -> Option<Instant> {
+        self.queue.lock().next_paced()
+    }
+
+    /// Since when the socket has taken nothing, while something waits for it.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.queue.lock().blocked_since()
+    }
+
+    /// What happened since the last call; with nothing, `waker` is woken at the next signal.
+    pub fn poll_signals(&self, waker: &Waker) -> Signals {
+        self.queue.lock().poll_signals(waker)
+    }
+
+    /// Why the broker ends this connection.
+    pub fn order(&self) -> Option<CloseReason> {
+        self.queue.lock().order()
+    }
+
+    /// No delivery is queued after this. `frame`, the Close frame, is written behind what goes before it. Gives
+    /// the number of deliveries that are discarded.
+    pub fn close(&self, frame: Bytes, data: DataLane) -> usize {
+        let mut queue = self.queue.lock();
+        let before = queue.messages();
+        let dropped = queue.close(frame, data);
+        self.left(before - queue.messages());
+        dropped
+    }
+
+    /// Whether the Close frame has left, or the socket failed.
+    pub fn has_ended(&self) -> bool {
+        let is_written = match self.queue.lock().phase() {
+            Phase::Open | Phase::Closing(_) => return false,
+            Phase::Failed => return true,
+            Phase::Written => true,
+        };
+        is_written && self.writer.try_lock().is_some_and(|writer| writer.leftover_bytes() == 0)
+    }
+
+    /// Discards everything. Gives the number of deliveries that are lost.
+    pub fn fail(&self) -> usize {
+        let (dropped, waker) = {
+            let mut queue = self.queue.lock();
+            let before = queue.messages();
+            let dropped = queue.fail();
+            self.left(before - queue.messages());
+            (dropped, queue.waker_if_signalled())
+        };
+        wake(waker);
+        dropped
+    }
+
+    /// Lets go of the socket, so that no cached reference keeps it open.
+    pub fn detach(&self) -> usize {
+        let dropped = self.fail();
+        let waiters = {
+            let mut queue = self.queue.lock();
+            queue.take_waiters()
+        };
+        wake_publishers(&waiters);
+        // A flusher that holds the lock sees the failed queue and leaves; it is never held over a wait.
+        self.writer.lock().detach();
+        dropped
+    }
+
+    fn entered(&self, entries: usize) {
+        self.shared.entered(isize::try_from(entries).unwrap_or(isize::MAX));
+    }
+
+    fn left(&self, entries: usize) {
+        if entries > 0 {
+            let entries = isize::try_from(entries).unwrap_or(isize::MAX);
+            self.shared.entries.fetch_sub(entries, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Pushed {
+    /// How many entries the queue has more than before.
+    pub fn growth(self) -> isize {
+        match self {
+            Self::Queued | Self::HalfFull | Self::OverMark => 1,
+            Self::Made(_, count) => 1 - isize::try_from(count).unwrap_or(isize::MAX),
+            Self::Dropped(_) | Self::Closed => 0,
+        }
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+fn wake_publishers(waiters: &[Weak<Outbox>]) {
+    for publisher in waiters.iter().filter_map(Weak::upgrade) {
+        publisher.signal(Signals::ROOM);
+    }
+}

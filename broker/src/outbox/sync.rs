@@ -1,0 +1,50 @@
+//! The outbox's locks and flags, which loom replaces in the model test (`make loom`).
+
+#[cfg(not(outbox_loom))]
+mod real {
+    pub(crate) use std::sync::atomic::AtomicBool;
+
+    /// A short lock that knows no poisoning.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(parking_lot::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> parking_lot::MutexGuard<'_, T> {
+            self.0.lock()
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<parking_lot::MutexGuard<'_, T>> {
+            self.0.try_lock()
+        }
+    }
+}
+
+#[cfg(outbox_loom)]
+mod real {
+    pub(crate) use loom::sync::atomic::AtomicBool;
+
+    /// Loom's, with the same words.
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    #[expect(clippy::unwrap_used, reason = "a panicking model has failed already")]
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<loom::sync::MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+}
+
+pub(crate) use real::{AtomicBool, Mutex};
