@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The broker: topic tables, queues, listeners.
+
+pub mod retained;
+pub mod router;
