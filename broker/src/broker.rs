@@ -1,6 +1,5 @@
 //! What each request means. Holds the tables; owns no socket, task or clock.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -42,7 +41,6 @@ pub struct Rules {
 }
 
 /// The broker's core.
-#[derive(Debug)]
 pub struct Broker {
     rules: Rules,
     authenticator: Authenticator,
@@ -371,7 +369,7 @@ impl Broker {
             if member.no_local && member.outbox.client() == publication.publisher {
                 continue; // [MQTT-3.8.3-3]
             }
-            let qos = publication.qos.min(target.qos);
+            let qos = publication.qos.min(member.qos);
             let entry = Entry::live(publication, member, qos, target.also.clone(), size_bytes);
             let (pushed, must_flush) = if is_shed {
                 member.outbox.push_if_idle(entry, now.instant)
