@@ -333,12 +333,7 @@ impl Broker {
     }
 
     /// Brings a publication to everyone who subscribed: retained, match, push. The caller flushes `batch`.
-    fn route(
-        &self,
-        mut publication: Publication,
-        now: Now,
-        batch: &mut Batch,
-    ) -> Result<Published, Refusal> {
+    fn route(&self, mut publication: Publication, now: Now, batch: &mut Batch) -> Result<Published, Refusal> {
         publication.published_ms = now.unix_ms;
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
@@ -398,14 +393,13 @@ impl Broker {
         while !client.cursors.is_empty() && client.outbox.is_below_half() {
             let Some((subscription, cursor)) = client.cursors.first_mut() else { break };
             let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
-            if names.is_empty() {
-                client.cursors.remove(0);
-                continue;
-            }
             client.outbox.push_retained(names.iter().filter_map(|name| {
                 let publication = self.retained.get(name, now)?;
                 Some(Entry::retained(publication, subscription))
             }));
+            if cursor.is_done() {
+                client.cursors.remove(0);
+            }
         }
         if client.cursors.is_empty() {
             client.cursors = Vec::new();

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use socket2::SockRef;
 use tidegate_protocol::session::{
-    CloseKind, CloseReason, DataLane, DropReason, Output, Outgoing, Reading, Reply, Request, Session, Token,
+    CloseKind, CloseReason, DataLane, DropReason, Outgoing, Output, Reading, Reply, Request, Session, Token,
 };
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::deflate::{Params, TakeoverDeflater};
@@ -275,6 +275,9 @@ impl Connection {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
+        if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) {
+            self.pump_before_close(now);
+        }
         self.session.handle_close(reason.clone(), now.instant);
         self.drain(&mut Lane::Control, now);
         if matches!(self.phase, Phase::Open) {
@@ -343,8 +346,12 @@ impl Connection {
         match self.pulse.handle_timeout(&self.settings, now.instant) {
             timers::Beat::Nothing => {}
             timers::Beat::Ping => self.outbox.push_control(frame::ping(b"", None)),
-            timers::Beat::Silent => self.end(CloseKind::PingTimeout, "no pong within websocket.pong_timeout", now),
-            timers::Beat::Idle => self.end(CloseKind::PingTimeout, "nothing was said for websocket.idle_timeout", now),
+            timers::Beat::Silent => {
+                self.end(CloseKind::PingTimeout, "no pong within websocket.pong_timeout", now)
+            }
+            timers::Beat::Idle => {
+                self.end(CloseKind::PingTimeout, "nothing was said for websocket.idle_timeout", now)
+            }
         }
     }
 
@@ -614,7 +621,8 @@ impl Connection {
     fn send(&mut self, outgoing: Outgoing, lane: &mut Lane<'_>) {
         match lane {
             Lane::Control => {
-                let (head, body) = outgoing.into_frame(self.deflating.as_deref().filter(|_| self.takeover.is_none()));
+                let (head, body) =
+                    outgoing.into_frame(self.deflating.as_deref().filter(|_| self.takeover.is_none()));
                 self.outbox.push_control(head);
                 if let Some(body) = body {
                     self.outbox.push_control(body);
@@ -640,7 +648,8 @@ impl Connection {
         if matches!(request, Request::Subscribe(_)) {
             self.outbox.hold_subscribe();
         }
-        let is_acked = matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
+        let is_acked =
+            matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
         let reply = self.broker.handle(&mut self.client, &self.peer, request, now, &mut self.batch);
         let Some(reply) = reply else { return };
         if is_connect && matches!(reply, Reply::Connected(_)) {

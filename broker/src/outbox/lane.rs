@@ -57,11 +57,6 @@ impl Lane {
         Some(entry)
     }
 
-    pub(crate) fn front(&mut self) -> Option<&Entry> {
-        self.skip_gaps();
-        self.slots.front()?.as_ref()
-    }
-
     /// Removes the oldest entry of the same subscription as `like`. Looks at no more than the whole lane.
     pub(crate) fn remove_oldest_of(&mut self, like: &Entry) -> Option<Entry> {
         let is_mate = |entry: &Entry| std::sync::Arc::ptr_eq(&entry.subscription, &like.subscription);

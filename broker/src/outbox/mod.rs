@@ -153,8 +153,7 @@ impl Outbox {
     /// Whether this publisher has to wait for room here. It is told by [`Signals::ROOM`].
     pub fn wait_for_room(&self, publisher: &Arc<Self>) -> bool {
         let limits = &self.shared.limits;
-        self.client != publisher.client
-            && self.queue.lock().wait_for_room(Arc::downgrade(publisher), limits)
+        self.client != publisher.client && self.queue.lock().wait_for_room(Arc::downgrade(publisher), limits)
     }
 
     /// Asks the owner to end the connection.

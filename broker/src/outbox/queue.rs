@@ -453,7 +453,8 @@ impl Queue {
             return None;
         }
         loop {
-            let entry = self.qos0.pop_front_if(|entry| entry.form.is_some() || !entry.subscription.is_alive())?;
+            let entry =
+                self.qos0.pop_front_if(|entry| entry.form.is_some() || !entry.subscription.is_alive())?;
             if entry.subscription.is_alive() {
                 return Some(entry);
             }
@@ -505,12 +506,14 @@ impl Queue {
     /// time, since each may fill the window.
     pub(crate) fn take_for_session(&mut self, into: &mut Vec<Entry>, count: usize, wants: Wants) {
         self.wants = wants;
-        if !self.is_open() {
+        // Closed for new ones by an order, what is queued may still be encoded.
+        if !matches!(self.phase, Phase::Open) {
             return;
         }
         let through_owner = self.owner_encodes || self.tells_lag_first();
         while wants.qos0 && into.len() < count {
-            let needs = |entry: &Entry| through_owner || entry.form.is_none() || !entry.subscription.is_alive();
+            let needs =
+                |entry: &Entry| through_owner || entry.form.is_none() || !entry.subscription.is_alive();
             let Some(entry) = self.qos0.pop_front_if(needs) else { break };
             if entry.subscription.is_alive() {
                 into.push(entry);
@@ -603,7 +606,8 @@ impl Queue {
     /// The socket failed, or the connection is dropped: everything goes.
     pub(crate) fn fail(&mut self) -> usize {
         self.phase = Phase::Failed;
-        let dropped = self.qos0.clear() + self.acked.clear() + self.pacer.take().map_or(0, |pacer| pacer.len());
+        let dropped =
+            self.qos0.clear() + self.acked.clear() + self.pacer.take().map_or(0, |pacer| pacer.len());
         self.control.clear();
         self.pong = None;
         self.encoded.clear();
@@ -655,10 +659,6 @@ impl Queue {
         let is_first = !self.touched && self.blocked_since.is_none() && self.held == 0;
         self.touched |= is_first;
         is_first
-    }
-
-    pub(crate) fn is_held(&self) -> bool {
-        self.held != 0
     }
 
     pub(crate) fn block(&mut self, now: Instant) {
