@@ -61,12 +61,12 @@ fn filled(cache_bytes: usize) -> Router<Entry> {
     router
 }
 
-fn topics() -> Vec<Topic> {
-    (0..1000).map(|n| Topic::parse(&name(n * 997), &TopicLimits::STANDARD).unwrap()).collect()
+fn topics(count: usize) -> Vec<Topic> {
+    (0..count).map(|n| Topic::parse(&name(n * 997), &TopicLimits::STANDARD).unwrap()).collect()
 }
 
-fn match_each(bencher: Bencher<'_, '_>, router: &Router<Entry>) {
-    let topics = topics();
+fn match_each(bencher: Bencher<'_, '_>, router: &Router<Entry>, topic_count: usize) {
+    let topics = topics(topic_count);
     for topic in &topics {
         router.matching(topic);
     }
@@ -76,12 +76,12 @@ fn match_each(bencher: Bencher<'_, '_>, router: &Router<Entry>) {
 
 #[divan::bench(sample_size = 1000)]
 fn match_uncached(bencher: Bencher<'_, '_>) {
-    match_each(bencher, &FULL);
+    match_each(bencher, &FULL, 1000);
 }
 
-#[divan::bench(sample_size = 10_000)]
-fn match_cached(bencher: Bencher<'_, '_>) {
-    match_each(bencher, &CACHED);
+#[divan::bench(sample_size = 10_000, args = [1, 1000])]
+fn match_cached(bencher: Bencher<'_, '_>, topic_count: usize) {
+    match_each(bencher, &CACHED, topic_count);
 }
 
 #[divan::bench(sample_size = 1000)]

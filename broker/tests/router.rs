@@ -510,3 +510,27 @@ fn expired_values_go_when_asked_for_and_when_swept() {
 fn start() -> Instant {
     Instant::now()
 }
+
+#[test]
+fn names_and_values_agree_after_threads_have_set_and_removed_at_once() {
+    let retained = Retained::new(RetainedLimits { messages_max: 15, ..ROOMY });
+    let names: Vec<Topic> = (0..20).map(|n| topic(&format!("t/{n}"))).collect();
+    std::thread::scope(|scope| {
+        for thread in 1usize..4 {
+            let (retained, names) = (&retained, &names);
+            scope.spawn(move || {
+                for n in 0..5000 {
+                    let payload = if n % (thread + 1) == 0 { "" } else { "x" };
+                    let name = names[n * thread * 7 % names.len()].clone();
+                    // Above the limit it is refused, and that is fine here.
+                    let _ = retained.set(&Publication::new(name, payload.into()));
+                    assert!(retained.len() <= 15);
+                }
+            });
+        }
+    });
+    let valued: BTreeSet<_> =
+        names.iter().filter(|name| retained.get(name, start()).is_some()).cloned().collect();
+    assert_eq!(listed(&retained, &filter("#"), 4), valued);
+    assert_eq!(retained.len(), valued.len());
+}
