@@ -279,6 +279,9 @@ impl Broker {
         let entry = (subscription.id, filter.clone(), Arc::clone(subscription));
         match place {
             Err(place) => {
+                if client.subscriptions.len() < 2 {
+                    client.subscriptions.reserve_exact(1); // most clients have one
+                }
                 client.subscriptions.insert(place, entry);
                 self.metrics.subscribed(1);
                 true

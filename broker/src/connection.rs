@@ -9,8 +9,8 @@ mod buffer;
 mod timers;
 
 use std::collections::VecDeque;
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -105,9 +105,31 @@ pub struct Connection {
     is_paused: bool,
     /// Decoding stopped before the end of what was read.
     has_undecoded: bool,
+    has_started: bool,
     pulse: Pulse,
     timer: Timer,
     lag_at: Option<Instant>,
+}
+
+/// Runs until the connection is over. A future of its own rather than an `async fn`, which would keep its state
+/// twice.
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_turns(context)
+    }
+}
+
+/// However it ends, by a panic too (SEC-10): its subscriptions go and its will is published.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let now = clock();
+        self.broker.leave(&mut self.client, now, &mut self.batch);
+        self.batch.flush(now.instant);
+        let lost = self.outbox.detach();
+        self.broker.metrics().dropped(DropReason::Closed, lost as u64);
+    }
 }
 
 /// How far the connection is.
@@ -189,6 +211,7 @@ impl Connection {
             yields: false,
             is_paused: false,
             has_undecoded: false,
+            has_started: false,
             pulse: Pulse::new(&settings, now),
             timer: Timer::default(),
             lag_at: None,
@@ -202,13 +225,6 @@ impl Connection {
         &self.outbox
     }
 
-    /// Runs until the connection is over.
-    pub async fn run(mut self) {
-        self.start();
-        poll_fn(|context| self.poll(context)).await;
-        self.finish();
-    }
-
     fn start(&mut self) {
         let now = clock();
         self.drain(&mut Lane::Control, now);
@@ -220,15 +236,10 @@ impl Connection {
         self.flush(now);
     }
 
-    fn finish(mut self) {
-        let now = clock();
-        self.broker.leave(&mut self.client, now, &mut self.batch);
-        self.flush(now);
-        let lost = self.outbox.detach();
-        self.broker.metrics().dropped(DropReason::Closed, lost as u64);
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_turns(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.has_started, true) {
+            self.start();
+        }
         for _ in 0..TURNS_MAX {
             let now = clock();
             let mut progress = self.take_signals(context, now);

@@ -1,6 +1,6 @@
 //! Who may connect. Until an authenticator exists, that is: who may be anonymous.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidegate_protocol::session::{Credentials, Refusal};

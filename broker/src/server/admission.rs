@@ -28,15 +28,22 @@ pub(super) struct Admission {
     bucket: Mutex<Bucket>,
 }
 
-/// A place in the books, given back when dropped.
+/// A socket that was entered.
 #[derive(Debug)]
 pub(super) struct Admitted {
+    /// Its place.
+    pub(super) place: Place,
+    /// Why it is to be answered with 503.
+    pub(super) excess: Option<Excess>,
+}
+
+/// A place in the books, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
     admission: Arc<Admission>,
     ip: IpAddr,
-    /// Why this connection is to be answered with 503.
-    pub(super) excess: Option<Excess>,
     /// Memory for context takeover.
-    pub(super) takeover: Option<Spent>,
+    pub(super) takeover: Option<Box<Spent>>,
 }
 
 /// Which limit is reached.
@@ -73,7 +80,8 @@ impl Admission {
         let before = self.sockets.fetch_add(1, Ordering::Relaxed);
         let of_ip = self.enter_ip(ip);
         let excess = self.excess(before, of_ip, now);
-        let admitted = Admitted { admission: Arc::clone(self), ip, excess, takeover: None };
+        let place = Place { admission: Arc::clone(self), ip, takeover: None };
+        let admitted = Admitted { place, excess };
         (before < self.limits.connections_max.saturating_add(REFUSALS_AT_ONCE_MAX)).then_some(admitted)
     }
 
@@ -99,7 +107,7 @@ impl Admission {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for Place {
     fn drop(&mut self) {
         self.admission.sockets.fetch_sub(1, Ordering::Relaxed);
         if self.admission.limits.connections_per_ip_max.is_none() {

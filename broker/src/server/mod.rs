@@ -4,8 +4,10 @@ mod admission;
 mod upgrade;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -20,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, warn};
 
 pub use self::admission::AdmissionLimits;
-use self::admission::{Admission, Admitted, Budget};
+use self::admission::{Admission, Budget, Place};
 use crate::broker::Broker;
 use crate::connection::{self, Connection};
 use crate::outbox::Outbox;
@@ -171,7 +173,7 @@ impl Shared {
         CloseReason::new(CloseKind::ShuttingDown, "the broker is shutting down; retry-after=1000")
     }
 
-    fn spawn(self: &Arc<Self>, opened: connection::Opened, admitted: Admitted) {
+    fn spawn(self: &Arc<Self>, opened: connection::Opened, place: Place) {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let settings = Arc::clone(&self.settings.connection);
         let now = tokio::time::Instant::now().into_std();
@@ -183,12 +185,22 @@ impl Shared {
         if self.is_stopping.load(Ordering::SeqCst) {
             outbox.order_close(self.stop_reason());
         }
-        // Leaves the books when the task ends, also by a panic (SEC-10).
-        let registered = Registered { shared: Arc::clone(self), key, family, _admitted: admitted };
-        tokio::spawn(async move {
-            connection.run().await;
-            drop(registered);
-        });
+        let registered = Registered { shared: Arc::clone(self), key, family, _place: place };
+        tokio::spawn(Task { connection, _registered: registered });
+    }
+}
+
+/// A connection and its place in the books, which it leaves when the task ends, also by a panic (SEC-10).
+struct Task {
+    connection: Connection,
+    _registered: Registered,
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.connection).poll(context)
     }
 }
 
@@ -196,14 +208,12 @@ struct Registered {
     shared: Arc<Shared>,
     key: u64,
     family: subprotocol::Family,
-    _admitted: Admitted,
+    _place: Place,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some((_, outbox)) = self.shared.clients.remove(&self.key) {
-            outbox.detach();
-        }
+        self.shared.clients.remove(&self.key);
         self.shared.broker.metrics().gone(self.family);
         self.shared.gone.notify_waiters();
     }

@@ -80,7 +80,7 @@ impl Handshake {
         match tokio::time::timeout(timeout, Box::pin(Arc::clone(&this).serve(stream))).await {
             Ok(Some(opened)) => {
                 if let Some(this) = Arc::into_inner(this) {
-                    this.shared.spawn(opened, this.admitted.into_inner());
+                    this.shared.spawn(opened, this.admitted.into_inner().place);
                 }
             }
             Ok(None) => {}
@@ -215,7 +215,7 @@ impl Handshake {
                 compression.server_no_context_takeover = true;
                 compression.client_no_context_takeover = true;
             }
-            self.admitted.lock().takeover = spent;
+            self.admitted.lock().place.takeover = spent.map(Box::new);
         }
         compression
     }
@@ -225,7 +225,7 @@ impl Handshake {
         let takes_over =
             params.is_some_and(|p| !(p.server_no_context_takeover && p.client_no_context_takeover));
         if !takes_over {
-            self.admitted.lock().takeover = None;
+            self.admitted.lock().place.takeover = None;
         }
     }
 }
