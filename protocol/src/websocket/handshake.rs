@@ -11,6 +11,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::deflate;
 use super::origin::OriginPolicy;
+use super::token::{OWS, is_token};
 
 /// What decides about a request.
 #[derive(Clone, Copy, Debug)]
@@ -177,15 +178,6 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|part| part.trim_matches(OWS).eq_ignore_ascii_case(token))
 }
-
-/// RFC 9110 §5.6.2.
-pub(super) fn is_token(text: &str) -> bool {
-    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_tchar)
-}
-
-/// Optional white space (RFC 9110 §5.6.3).
-const OWS: [char; 2] = [' ', '\t'];
 
 impl Refused {
     /// Any status. The sentence begins small and has no full stop.

@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod origin;
 pub mod prepared;
 mod socket;
+mod token;
 mod utf8;
 
 use bytes::Bytes;

@@ -22,13 +22,17 @@ pub(in crate::websocket) struct Inflater {
     stream: Decompress,
     /// A block with BFINAL has ended the DEFLATE stream; what follows begins another.
     is_ended: bool,
+    /// The message has had a byte. Without any it is empty, and there is no block to complete.
+    is_fed: bool,
 }
 
 impl Inflater {
     /// An inflater with an empty window, from this thread's pool when it has one.
     pub(in crate::websocket) fn take() -> Box<Self> {
         let pooled = POOL.with_borrow_mut(Vec::pop);
-        pooled.unwrap_or_else(|| Box::new(Self { stream: Decompress::new(false), is_ended: false }))
+        pooled.unwrap_or_else(|| {
+            Box::new(Self { stream: Decompress::new(false), is_ended: false, is_fed: false })
+        })
     }
 
     /// Gives an inflater to this thread's pool.
@@ -37,18 +41,20 @@ impl Inflater {
             if pool.len() < POOLED_MAX {
                 self.stream.reset(false);
                 self.is_ended = false;
+                self.is_fed = false;
                 pool.push(self);
             }
         });
     }
 
-    /// Appends what `input` inflates to. `out` never grows above `bytes_max` by more than one scratch buffer.
+    /// Appends what `input` inflates to. `out` never grows above `bytes_max`.
     pub(in crate::websocket) fn inflate(
         &mut self,
         mut input: &[u8],
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), InflateError> {
+        self.is_fed |= !input.is_empty();
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 if self.is_ended {
@@ -65,6 +71,10 @@ impl Inflater {
                 if out.len().saturating_add(made) > bytes_max {
                     return Err(InflateError::TooBig); // SEC-9
                 }
+                if out.capacity() - out.len() < made {
+                    // Doubled, but not beyond the limit.
+                    out.reserve_exact(out.len().min(bytes_max - out.len()).max(made));
+                }
                 out.extend_from_slice(inflated);
                 if made < scratch.len() && (input.is_empty() || taken == 0) && !self.is_ended {
                     return if input.is_empty() { Ok(()) } else { Err(InflateError::Corrupt) };
@@ -79,13 +89,15 @@ impl Inflater {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), InflateError> {
-        if self.is_ended {
+        let is_fed = std::mem::take(&mut self.is_fed);
+        if self.is_ended || !is_fed {
             return Ok(());
         }
         // At the end of a block the empty one adds nothing. Output shows that a block was cut off and took
         // these bytes for its data.
         let len = out.len();
         self.inflate(&EMPTY_BLOCK, out, bytes_max)?;
+        self.is_fed = false;
         if out.len() == len { Ok(()) } else { Err(InflateError::Corrupt) }
     }
 
@@ -96,7 +108,7 @@ impl Inflater {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), InflateError> {
-        if self.is_ended {
+        if self.is_ended || !self.is_fed {
             return Ok(());
         }
         self.finish(out, bytes_max)?;
@@ -124,11 +136,14 @@ const FINAL_EMPTY_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 /// Inflaters that a thread keeps: one is in use at a time, unless messages come in pieces.
 const POOLED_MAX: usize = 4;
 
-/// Output of one call of zlib. It is written to the end for each call by nobody, unlike the spare capacity of a
-/// `Vec`, which the zlib-rs backend zeroes before each call: ruinous with many small fragments.
+/// Output of one call of zlib. Not the spare room of the message's `Vec`: the zlib-rs backend zeroes all of that
+/// at each call, which many small fragments would make ruinous.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
+/// Boxes: a message takes one and gives it back, and nothing is moved or allocated.
+type Pool = Vec<Box<Inflater>>;
+
 thread_local! {
-    static POOL: RefCell<Vec<Box<Inflater>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Vec::new()) };
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }

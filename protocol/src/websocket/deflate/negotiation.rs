@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::{EXTENSION, Params, Settings, WINDOW_BITS_MAX, WINDOW_BITS_MIN};
-use crate::websocket::handshake::is_token;
+use crate::websocket::token::{OWS, is_token};
 
 /// Why a server's response is not one to what we offered (RFC 7692 §7.1: the client fails the connection).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -241,6 +241,3 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
         Some(text)
     })
 }
-
-/// Optional white space (RFC 9110 §5.6.3).
-const OWS: [char; 2] = [' ', '\t'];
