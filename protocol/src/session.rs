@@ -201,6 +201,8 @@ pub struct Will {
     pub publication: Publication,
     /// How long after the end of the connection.
     pub delay: Duration,
+    /// The lifetime of the publication, counted from when it is published.
+    pub expiry: Option<Duration>,
 }
 
 /// What becomes of the will at a goodbye.

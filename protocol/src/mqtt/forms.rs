@@ -1,0 +1,87 @@
+//! The wire forms of PUBLISH that all receivers of a version share, and the properties of a publication as
+//! MQTT 5 writes them. Spec: OASIS MQTT 5.0 §3.3.
+
+use bytes::{BufMut, BytesMut};
+
+use super::codec::put_binary;
+use super::encode::PublishHead;
+use super::packet::Version;
+use crate::publication::{Form, Publication, QoS};
+use crate::session::Forms;
+use crate::websocket::MessageKind;
+use crate::websocket::prepared::Prepared;
+
+/// 3.1 and 3.1.1 at QoS 0, RETAIN 0.
+pub static MQTT3_LIVE: Form =
+    Form { slot: 0, lacks_expiry: false, encode: |publication| publish(publication, Version::V3_1_1, false) };
+/// 3.1 and 3.1.1 at QoS 0, RETAIN 1.
+pub static MQTT3_RETAINED: Form =
+    Form { slot: 1, lacks_expiry: false, encode: |publication| publish(publication, Version::V3_1_1, true) };
+/// 5 at QoS 0, RETAIN 0.
+pub static MQTT5_LIVE: Form =
+    Form { slot: 2, lacks_expiry: true, encode: |publication| publish(publication, Version::V5, false) };
+/// 5 at QoS 0, RETAIN 1.
+pub static MQTT5_RETAINED: Form =
+    Form { slot: 3, lacks_expiry: true, encode: |publication| publish(publication, Version::V5, true) };
+
+/// The forms for subscribers of a version.
+pub(super) const fn of_version(version: Version) -> Forms {
+    match version {
+        Version::V3_1 | Version::V3_1_1 => Forms { live: &MQTT3_LIVE, retained: &MQTT3_RETAINED },
+        Version::V5 => Forms { live: &MQTT5_LIVE, retained: &MQTT5_RETAINED },
+    }
+}
+
+fn publish(publication: &Publication, version: Version, retain: bool) -> Prepared {
+    let mut properties = BytesMut::new();
+    if version == Version::V5 {
+        put_publisher_properties(publication, &mut properties);
+    }
+    let head = PublishHead {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain,
+        topic: publication.topic.as_str(),
+        packet_id: 0,
+        properties: (version == Version::V5).then_some(&properties),
+        payload_len: publication.payload.len(),
+    };
+    Prepared::new(MessageKind::Binary, &[&head.encode(), &publication.payload])
+}
+
+/// What the publisher said, unaltered and in order [MQTT-3.3.2-17]. Another protocol may have let pass what
+/// MQTT has no room for (U+0000, more than 65 535 bytes): such a property is left out, since it would make every
+/// receiver close its connection.
+pub(super) fn put_publisher_properties(publication: &Publication, out: &mut BytesMut) {
+    if publication.is_text {
+        out.put_slice(&[0x01, 0x01]); // [MQTT-3.3.2-4]
+    }
+    let Some(properties) = publication.properties.as_deref() else { return };
+    if let Some(content_type) = properties.content_type.as_deref().filter(|text| is_string(text)) {
+        out.put_u8(0x03); // [MQTT-3.3.2-20]
+        put_binary(out, content_type.as_bytes());
+    }
+    if let Some(response_topic) = &properties.response_topic {
+        out.put_u8(0x08); // [MQTT-3.3.2-15]
+        put_binary(out, response_topic.as_str().as_bytes());
+    }
+    if let Some(data) = properties.correlation_data.as_ref().filter(|data| data.len() <= STRING_BYTES_MAX) {
+        out.put_u8(0x09); // [MQTT-3.3.2-16]
+        put_binary(out, data);
+    }
+    for (name, value) in properties.user.iter().filter(|(name, value)| is_string(name) && is_string(value)) {
+        put_user_property(out, name, value); // [MQTT-3.3.2-18]
+    }
+}
+
+pub(super) fn put_user_property(out: &mut BytesMut, name: &str, value: &str) {
+    out.put_u8(0x26);
+    put_binary(out, name.as_bytes());
+    put_binary(out, value.as_bytes());
+}
+
+const STRING_BYTES_MAX: usize = 65_535;
+
+fn is_string(text: &str) -> bool {
+    text.len() <= STRING_BYTES_MAX && !text.as_bytes().contains(&0)
+}
