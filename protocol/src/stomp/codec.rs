@@ -298,11 +298,15 @@ impl Decoder {
         if body_bytes > 0 && !frame.command.may_have_body() {
             return Err(error_in(frame, Fault::BodyNotAllowed, line));
         }
-        if body_bytes > limits.body_bytes_max {
-            return Err(error_in(frame, Fault::BodyTooLong { limit: limits.body_bytes_max }, line));
-        }
-        if body_bytes.saturating_add(head_bytes).saturating_add(1) > limits.frame_bytes_max {
-            return Err(error_in(frame, Fault::FrameTooLong { limit: limits.frame_bytes_max }, line));
+        // The tighter one is named, so that the answer does not depend on how the stream is cut.
+        let room = limits.frame_bytes_max.saturating_sub(head_bytes.saturating_add(1));
+        let fault = if room < limits.body_bytes_max {
+            Fault::FrameTooLong { limit: limits.frame_bytes_max }
+        } else {
+            Fault::BodyTooLong { limit: limits.body_bytes_max }
+        };
+        if body_bytes > room.min(limits.body_bytes_max) {
+            return Err(error_in(frame, fault, line));
         }
         Ok(())
     }
