@@ -616,3 +616,27 @@ fn each_subscription_gets_its_own_copy() {
     let shown = talk.deliver(second);
     check(&shown, &["text MESSAGE|subscription:t|message-id:1-1|destination:/topic/a|content-length:1||x^@"]);
 }
+
+#[test]
+fn a_publication_keeps_no_more_of_the_message_than_it_needs() {
+    use tidegate_protocol::session::{Output, Request};
+    use tidegate_protocol::websocket::Message;
+    for len in [100, 40_000, 400_000, 900_000] {
+        let mut talk = Talk::connected(Version::V1_2);
+        let payload = "x".repeat(len);
+        let rest = "y".repeat(500_000);
+        let mut text =
+            format!("SEND\ndestination:a\n\n{payload}\0SEND\ndestination:b\n\n{rest}\0SEND\nk:v\n\nz");
+        text.shrink_to_fit();
+        talk.session.handle_message(Message::Text(text.into()), talk.now);
+        let Some(Output::Request(_, Request::Publish(publish))) = talk.session.poll_output() else {
+            panic!("a publish");
+        };
+        talk.drain();
+        // Still waiting for the end of the third frame, and nothing else refers to the payload's memory.
+        let Ok(memory) = publish.publication.payload.try_into_mut() else {
+            panic!("{len} bytes share their memory");
+        };
+        assert!(memory.capacity() <= 2 * len, "{len} bytes keep {} alive", memory.capacity());
+    }
+}

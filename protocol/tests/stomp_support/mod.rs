@@ -28,8 +28,8 @@ pub(crate) fn start() -> Instant {
 pub(crate) struct Talk {
     pub(crate) session: Box<dyn Session>,
     pub(crate) now: Instant,
-    /// Requests that have no reply yet.
-    pub(crate) waiting: VecDeque<Token>,
+    /// Requests that have no reply yet, with the first word of how they are shown.
+    pub(crate) waiting: VecDeque<(Token, &'static str)>,
 }
 
 impl Talk {
@@ -71,7 +71,7 @@ impl Talk {
 
     /// The broker answers the oldest request that waits.
     pub(crate) fn reply(&mut self, reply: Reply) -> Vec<String> {
-        let token = self.waiting.pop_front().expect("a request waits");
+        let (token, _) = self.waiting.pop_front().expect("a request waits");
         self.session.handle_reply(token, reply, self.now);
         self.drain()
     }
@@ -108,9 +108,12 @@ impl Talk {
                 format!("{kind} {}", show_bytes(&bytes))
             }
             Output::Request(token, request) => {
-                let is_answered = !matches!(request, Request::Settle { .. } | Request::Disconnect { .. });
-                if is_answered {
-                    self.waiting.push_back(token);
+                match &request {
+                    Request::Connect(_) => self.waiting.push_back((token, "connect")),
+                    Request::Subscribe(_) => self.waiting.push_back((token, "subscribe")),
+                    Request::Unsubscribe(_) => self.waiting.push_back((token, "unsubscribe")),
+                    Request::Publish(_) => self.waiting.push_back((token, "publish")),
+                    _ => {}
                 }
                 show_request(&request)
             }
