@@ -163,6 +163,16 @@ impl Decoder {
         self.decode_body(buffer)
     }
 
+    /// Copies what an unfinished frame has of its headers, so that they keep no large buffer alive (SEC-17).
+    pub(super) fn detach(&mut self) {
+        if let Progress::Body { frame, .. } = &mut self.progress {
+            for header in &mut frame.headers {
+                header.name = header.name.as_str().into();
+                header.value = header.value.as_str().into();
+            }
+        }
+    }
+
     /// Reads lines until the empty one. `false`: there is more to come.
     fn decode_head(&mut self, buffer: &mut BytesMut) -> Result<bool, DecodeError> {
         let limits = self.limits;
@@ -298,11 +308,15 @@ impl Decoder {
         if body_bytes > 0 && !frame.command.may_have_body() {
             return Err(error_in(frame, Fault::BodyNotAllowed, line));
         }
-        if body_bytes > limits.body_bytes_max {
-            return Err(error_in(frame, Fault::BodyTooLong { limit: limits.body_bytes_max }, line));
-        }
-        if body_bytes.saturating_add(head_bytes).saturating_add(1) > limits.frame_bytes_max {
-            return Err(error_in(frame, Fault::FrameTooLong { limit: limits.frame_bytes_max }, line));
+        // The tighter one is named, so that the answer does not depend on how the stream is cut.
+        let room = limits.frame_bytes_max.saturating_sub(head_bytes.saturating_add(1));
+        let fault = if room < limits.body_bytes_max {
+            Fault::FrameTooLong { limit: limits.frame_bytes_max }
+        } else {
+            Fault::BodyTooLong { limit: limits.body_bytes_max }
+        };
+        if body_bytes > room.min(limits.body_bytes_max) {
+            return Err(error_in(frame, fault, line));
         }
         Ok(())
     }
@@ -327,8 +341,8 @@ impl Decoder {
 
     fn text(&self, command: Command, raw: Bytes) -> Result<Utf8Bytes, Fault> {
         let text = Utf8Bytes::try_from(raw).map_err(|_| Fault::NotUtf8)?;
-        // 1.0 leaves the blanks around the colon open, and its servers trimmed them. Since 1.1:
-        // "servers MUST never trim or pad headers with spaces".
+        // 1.0 leaves the blanks around the colon open, and its servers trimmed them. Since 1.1 nobody may trim
+        // or pad.
         if self.version == Some(Version::V1_0) {
             return Ok(trimmed(&text));
         }

@@ -37,7 +37,7 @@ pub(super) struct StompSession {
     decoder: Decoder,
     /// What the client sent and is not decoded yet.
     buffer: BytesMut,
-    /// How long `buffer` was at most since it was last empty: the memory that a slice of it keeps alive.
+    /// How large `buffer` was at most since it was last made anew: the memory that a slice of it keeps alive.
     buffer_bytes_max: usize,
     outputs: VecDeque<Output>,
     /// Requests whose replies matter, in their order.
@@ -95,7 +95,7 @@ impl Session for StompSession {
         } else {
             self.buffer.extend_from_slice(&bytes);
         }
-        self.buffer_bytes_max = self.buffer_bytes_max.max(self.buffer.len());
+        self.buffer_bytes_max = self.buffer_bytes_max.max(self.buffer.capacity());
     }
 
     fn handle_reply(&mut self, token: Token, reply: Reply, now: Instant) {
@@ -263,15 +263,10 @@ impl StompSession {
 
     /// Handles one frame of the buffer. `false`: there is none, or none is wanted.
     fn read_frame(&mut self) -> bool {
-        if !self.wants_input() || self.buffer.is_empty() {
+        if !self.wants_input() {
             return false;
         }
-        let decoded = self.decoder.decode(&mut self.buffer);
-        if self.buffer.is_empty() {
-            // An idle session keeps no buffer.
-            self.buffer = BytesMut::new();
-        }
-        match decoded {
+        match self.decoder.decode(&mut self.buffer) {
             Ok(Some(frame)) => {
                 let offender = Offender::of(&frame);
                 if let Err(error) = self.handle_frame(frame) {
@@ -279,13 +274,26 @@ impl StompSession {
                 }
                 true
             }
-            Ok(None) => false,
+            Ok(None) => {
+                self.shrink_buffer();
+                false
+            }
             Err(error) => {
                 let receipt = error.receipt.as_deref().map(Into::into);
                 let offender = Offender { command: error.command, receipt };
                 self.fail(&error.into(), &offender);
                 true
             }
+        }
+    }
+
+    /// What is left of a message must not keep all of it in memory while the rest of a frame is awaited; an
+    /// idle session keeps no buffer at all (SEC-17).
+    fn shrink_buffer(&mut self) {
+        if self.buffer.len() < self.buffer_bytes_max / 2 {
+            self.decoder.detach();
+            self.buffer = BytesMut::from(&*self.buffer);
+            self.buffer_bytes_max = self.buffer.capacity();
         }
     }
 
@@ -412,7 +420,7 @@ impl StompSession {
         Ok(())
     }
 
-    /// "The server … will respond with the receipt and then close": SEND frames before it have their receipts.
+    /// STOMP 1.2 "DISCONNECT": its RECEIPT is the last frame, and says that everything before it was taken.
     fn leave(&mut self) {
         let State::Leaving { receipt, .. } = &mut self.state else { return };
         let receipt = receipt.take();

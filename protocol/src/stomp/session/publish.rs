@@ -100,7 +100,7 @@ fn correlation(frame: &Frame) -> Result<Option<Bytes>, SessionError> {
     }
 }
 
-/// All other headers, in order, with repetitions: "additional user defined headers".
+/// All other headers, in order, with repetitions: "any arbitrary user defined headers".
 fn user_properties(frame: &Frame) -> Vec<(Box<str>, Box<str>)> {
     let user = frame.headers.iter().filter(|header| !is_of_send(&header.name));
     user.map(|header| (header.name.as_str().into(), header.value.as_str().into())).collect()
