@@ -1,4 +1,5 @@
 //! Conversations in envelope mode (WIRE §3): each operation with what the broker is asked and what the client hears.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test helper may panic")]
 
 mod raw_support;
 
@@ -309,6 +310,7 @@ fn each_bad_operation_is_told_why() {
         (r#"{"op":"ping","id":null}"#, "bad_request", "the field 'id' is an integer or a string, not null"),
         (r#"{"op":"ping","id":1.5}"#, "bad_request", "not a number of another kind"),
         (r#"{"op":"ping","id":9007199254740992}"#, "bad_request", "2^53 - 1"),
+        (r#"{"op":"ping","id":-9223372036854775808}"#, "bad_request", "2^53 - 1"),
         (&long_id, "bad_request", "up to 64 bytes"),
         (r#"{"op":"ping","extra":1}"#, "bad_request", "unknown field 'extra' in 'ping'"),
         (r#"{"op":"ack","n":1}"#, "unsupported", "'ack' belongs to a window"),

@@ -1,4 +1,5 @@
 //! The envelope `msg` (WIRE §3): golden bytes in both encodings, and what holds of every message.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test helper may panic")]
 
 mod raw_support;
 

@@ -1,4 +1,5 @@
 //! Conversations in payload mode (WIRE §2), and its wire forms.
+#![expect(clippy::expect_used, reason = "a test helper may panic")]
 
 mod raw_support;
 

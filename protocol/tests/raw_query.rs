@@ -1,5 +1,7 @@
 //! URLs of raw connections: what each asks for, and the sentence that each bad one gets. WIRE §2.
 
+#![expect(clippy::expect_used, reason = "a test helper may panic")]
+
 mod raw_support;
 
 use std::time::Duration;

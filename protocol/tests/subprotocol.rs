@@ -1,4 +1,5 @@
 //! The negotiation of WIRE §1 as tables.
+#![expect(clippy::panic, clippy::expect_used, reason = "a test helper may panic")]
 
 use tidegate_protocol::raw::Pinned;
 use tidegate_protocol::stomp::Version;

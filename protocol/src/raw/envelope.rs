@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Limits};
 use super::document::{self, Value};
+use super::fields::{Flaw, Id};
 use super::form::{Retained, message_forms, message_outgoing};
-use super::operation::{Flaw, Id, Operation, Sub};
+use super::operation::{Operation, Sub};
 use super::refusal::{Word, connect_close, may_retry, word};
 use super::{Encoding, Pinned, Settings};
 use crate::publication::{Publication, QoS};

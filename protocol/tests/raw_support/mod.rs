@@ -1,5 +1,5 @@
 //! A client and a broker at the two ends of a raw session, without a socket.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test helper may panic")]
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::sync::Arc;
