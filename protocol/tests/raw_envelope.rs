@@ -58,6 +58,17 @@ fn a_refused_connect_is_told_and_closes() {
 }
 
 #[test]
+fn an_operation_waits_for_the_answer_to_connect() {
+    let mut client = open_with(Pinned::Nothing, "", &Settings::default()).unwrap();
+    client.text(r#"{"op":"ping","id":1}"#);
+    client.text(r#"{"op":"pub","topic":"a","text":""}"#);
+    assert_eq!((client.requests.len(), client.sent.len()), (1, 0));
+    client.reply(Reply::Connected(Box::default()));
+    assert_eq!(client.said(), [r#"{"op":"pong","id":1}"#]);
+    assert_eq!(client.published().topic.as_str(), "a");
+}
+
+#[test]
 fn hello_is_welcomed() {
     let mut client = envelope();
     client.text(r#"{"op":"hello","token":"x","window":0}"#);
