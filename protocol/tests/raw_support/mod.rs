@@ -16,7 +16,6 @@ use tidegate_protocol::session::{
 use tidegate_protocol::topic::{Topic, TopicLimits};
 use tidegate_protocol::websocket::{Message, MessageKind};
 
-#[expect(clippy::allow_attributes, reason = "the ban is a setting that may not be there")]
 #[allow(clippy::disallowed_methods, reason = "the one place where tests get their first instant")]
 pub(crate) fn start() -> Instant {
     Instant::now()
