@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Encoding;
-use super::operation::Id;
+use super::fields::Id;
 use super::refusal::Word;
 use crate::topic::Topic;
 use crate::websocket::MessageKind;

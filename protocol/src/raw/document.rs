@@ -23,7 +23,7 @@ pub(super) enum Value<'de> {
     OtherNumber,
     Text(Cow<'de, str>),
     Bin(&'de [u8]),
-    List(Vec<Value<'de>>),
+    List(Vec<Self>),
     Map(Fields<'de>),
     /// The `data` of a JSON operation, verbatim.
     Data(&'de str),

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Limits};
 use super::document::{self, Value};
+use super::fields::{Flaw, Id};
 use super::form::{Retained, message_forms, message_outgoing};
-use super::operation::{Flaw, Id, Operation, Sub};
+use super::operation::{Operation, Sub};
 use super::refusal::{Word, connect_close, may_retry, word};
 use super::{Encoding, Pinned, Settings};
 use crate::publication::{Publication, QoS};
@@ -149,14 +150,18 @@ impl Envelope {
     /// Does what is pending, until something has to be waited for.
     fn advance(&mut self) {
         while self.state == State::Ready && !self.is_full() {
-            match self.pending.pop_front() {
-                None => break,
-                Some(Ok(operation)) => self.perform(operation),
-                Some(Err(flaw)) => self.err(flaw.id.as_ref(), flaw.word, &flaw.reason, false),
-            }
+            let Some(step) = self.pending.pop_front() else { break };
+            self.take_step(step);
         }
         if self.pending.is_empty() {
             self.pending = VecDeque::new();
+        }
+    }
+
+    fn take_step(&mut self, step: Result<Operation, Flaw>) {
+        match step {
+            Ok(operation) => self.perform(operation),
+            Err(flaw) => self.err(flaw.id.as_ref(), flaw.word, &flaw.reason, false),
         }
     }
 
@@ -315,15 +320,25 @@ impl Session for Envelope {
             Message::Text(text) => text.as_str().as_bytes(),
             Message::Binary(bytes) => bytes,
         };
-        let operations = match document::decode(bytes, encoding) {
-            Err(error) => return self.close_malformed(error.to_string()),
-            Ok(Value::List(operations)) => operations,
-            Ok(one) => vec![one],
-        };
         let settings = &self.settings;
-        self.pending
-            .extend(operations.into_iter().map(|operation| Operation::parse(operation, settings, now)));
-        self.advance();
+        match document::decode(bytes, encoding) {
+            Err(error) => self.close_malformed(error.to_string()),
+            Ok(Value::List(operations)) => {
+                let steps =
+                    operations.into_iter().map(|operation| Operation::parse(operation, settings, now));
+                self.pending.extend(steps);
+                self.advance();
+            }
+            Ok(operation) => {
+                let step = Operation::parse(operation, settings, now);
+                // Alone, as nearly always: without a queue.
+                if self.wants().input {
+                    self.take_step(step);
+                } else {
+                    self.pending.push_back(step);
+                }
+            }
+        }
     }
 
     fn handle_reply(&mut self, token: Token, reply: Reply, _now: Instant) {

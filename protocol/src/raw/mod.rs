@@ -1,12 +1,13 @@
 //! Tidegate's raw protocol (WIRE §2, §3): payload mode and the envelope.
 //!
-//! The URL decides between the two: with `t` or `pub` each frame is a payload ([`payload`]), without them each
-//! frame is an operation ([`envelope`]). The codecs are [`query`], [`document`], [`operation`], [`answer`] and
-//! [`form`]; none of them knows a session.
+//! The URL decides between the two: with `t` or `pub` each frame is a payload (`payload.rs`), without them each
+//! frame is an operation (`envelope.rs`). The codecs are `query`, `document`, `fields`, `operation`, `answer` and
+//! `form`; none of them knows a session.
 
 mod answer;
 mod document;
 mod envelope;
+mod fields;
 mod form;
 mod operation;
 mod payload;

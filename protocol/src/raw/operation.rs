@@ -3,22 +3,21 @@
 //! Strict: a field that is unknown, repeated or of another type is refused by name, because a field that is
 //! silently ignored is a promise that is silently broken. Knows no session.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::Settings;
-use super::document::{Fields, Value, json_depth};
+use super::document::{Value, json_depth};
+use super::fields::{
+    FieldReader, Flaw, Id, Problem, STRING_BYTES_MAX, as_property, bad, base64, first_repeated, kind,
+    missing, parse_filter, parse_topic, unsupported, wrong_type,
+};
 use super::form::DATA_DEPTH_MAX;
-use super::refusal::Word;
 use super::suggest::{hint, shown};
 use crate::publication::{Properties, Publication, QoS};
 use crate::session::Overflow;
-use crate::topic::{Topic, TopicFilter, TopicLimits};
+use crate::topic::{TopicFilter, TopicLimits};
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -41,35 +40,13 @@ pub(super) struct Sub {
     pub(super) no_local: bool,
 }
 
-/// What a client names a request by; it comes back as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(super) enum Id {
-    Number(i64),
-    Text(Box<str>),
-}
-
-/// An operation that is none: what its `err` says. The client is at fault, and the connection goes on.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
-    pub(super) id: Option<Id>,
-    pub(super) word: Word,
-    pub(super) reason: String,
-}
-
 const OPERATIONS: [&str; 9] = ["hello", "sub", "unsub", "pub", "ack", "hist", "who", "auth", "ping"];
-
-/// Bytes of an `id` that is a string: it is kept until its answer.
-const ID_BYTES_MAX: usize = 64;
-
-/// The largest whole number that JavaScript keeps exact (ECMA-262 `Number.MAX_SAFE_INTEGER`).
-const ID_NUMBER_MAX: i64 = (1 << 53) - 1;
-
-/// MQTT's longest string: what goes into a property has to fit on that wire as well (WIRE §7).
-const STRING_BYTES_MAX: usize = 65_535;
 
 /// MQTT's longest Message Expiry Interval, in milliseconds.
 const TTL_MS_MAX: i64 = u32::MAX as i64 * 1000;
+
+/// [`Properties::user`].
+type UserProperties = Vec<(Box<str>, Box<str>)>;
 
 impl Operation {
     /// Reads one element of a message.
@@ -119,143 +96,7 @@ impl Operation {
     }
 }
 
-/// Why it is none, before its id is known.
-struct Problem {
-    word: Word,
-    reason: String,
-}
-
-impl Problem {
-    fn without_id(self) -> Flaw {
-        Flaw { id: None, word: self.word, reason: self.reason }
-    }
-}
-
-fn bad(reason: impl Into<String>) -> Problem {
-    Problem { word: Word::BadRequest, reason: reason.into() }
-}
-
-fn unsupported(reason: impl Into<String>) -> Problem {
-    Problem { word: Word::Unsupported, reason: reason.into() }
-}
-
-fn missing(name: &str) -> Problem {
-    bad(format!("the field '{name}' is missing"))
-}
-
-fn wrong_type(name: &str, expected: &str, value: &Value<'_>) -> Problem {
-    bad(format!("the field '{name}' is {expected}, not {}", kind(value)))
-}
-
-const fn kind(value: &Value<'_>) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Integer(_) => "an integer",
-        Value::OtherNumber => "a number of another kind",
-        Value::Text(_) => "a string",
-        Value::Bin(_) => "bytes",
-        Value::List(_) => "a list",
-        Value::Map(_) => "a map",
-        Value::Data(_) => "JSON data",
-    }
-}
-
-fn parse_topic(name: &str, text: &str, limits: &TopicLimits) -> Result<Topic, Problem> {
-    Topic::parse(text, limits).map_err(|error| bad_topic(name, text, &error.to_string()))
-}
-
-fn parse_filter(name: &str, text: &str, limits: &TopicLimits) -> Result<TopicFilter, Problem> {
-    if text.starts_with("$share/") {
-        return Err(unsupported("'$share/': shared subscriptions do not exist yet, and will be 'group'"));
-    }
-    TopicFilter::parse(text, limits).map_err(|error| bad_topic(name, text, &error.to_string()))
-}
-
-fn bad_topic(name: &str, text: &str, error: &str) -> Problem {
-    Problem { word: Word::BadTopic, reason: format!("'{name}': '{}': {error}", shown(text)) }
-}
-
-/// Hands out the fields of one operation; what is left at the end is unknown.
-struct FieldReader<'de> {
-    fields: Fields<'de>,
-    op: String,
-    repeated: Option<String>,
-}
-
-impl<'de> FieldReader<'de> {
-    fn new(fields: Fields<'de>) -> Self {
-        let repeated = first_repeated(fields.iter().map(|(name, _)| name.as_ref())).map(shown);
-        Self { fields, op: String::new(), repeated }
-    }
-
-    fn refuse_repetition(&mut self) -> Result<(), Problem> {
-        match self.repeated.take() {
-            Some(name) => Err(bad(format!("the field '{name}' stands twice"))),
-            None => Ok(()),
-        }
-    }
-
-    fn take(&mut self, name: &str) -> Option<Value<'de>> {
-        let at = self.fields.iter().position(|(field, _)| field == name)?;
-        Some(self.fields.swap_remove(at).1)
-    }
-
-    fn text(&mut self, name: &str) -> Result<Option<Cow<'de, str>>, Problem> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(wrong_type(name, "a string", &other)),
-        }
-    }
-
-    /// A string that becomes a property, so that it has to fit into MQTT's [MQTT-1.5.4-2].
-    fn property(&mut self, name: &str) -> Result<Option<Box<str>>, Problem> {
-        match self.text(name)? {
-            None => Ok(None),
-            Some(text) => as_property(name, &text).map(|text| Some(text.into())),
-        }
-    }
-
-    fn boolean(&mut self, name: &str) -> Result<bool, Problem> {
-        match self.take(name) {
-            None => Ok(false),
-            Some(Value::Bool(value)) => Ok(value),
-            Some(other) => Err(wrong_type(name, "true or false", &other)),
-        }
-    }
-
-    fn integer(&mut self, name: &str) -> Result<Option<i64>, Problem> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Integer(value)) => Ok(Some(value)),
-            Some(other) => Err(wrong_type(name, "an integer", &other)),
-        }
-    }
-
-    fn id(&mut self) -> Result<Option<Id>, Problem> {
-        match self.take("id") {
-            None => Ok(None),
-            Some(Value::Integer(number)) if number.abs() <= ID_NUMBER_MAX => Ok(Some(Id::Number(number))),
-            Some(Value::Text(text)) if text.len() <= ID_BYTES_MAX => Ok(Some(Id::Text(text.into()))),
-            Some(Value::Integer(_) | Value::Text(_)) => Err(bad(
-                "the field 'id' is an integer up to 2^53 - 1 or a string up to 64 bytes; this one is beyond",
-            )),
-            Some(other) => Err(wrong_type("id", "an integer or a string", &other)),
-        }
-    }
-
-    /// Nothing may be left over.
-    fn finish(&self, known: &[&str]) -> Result<(), Problem> {
-        match self.fields.first() {
-            None => Ok(()),
-            Some((name, _)) => {
-                let near = hint(name, known);
-                Err(bad(format!("unknown field '{}' in '{}'{near}", shown(name), self.op)))
-            }
-        }
-    }
-
+impl FieldReader<'_> {
     fn hello(&mut self, id: Option<Id>) -> Result<Operation, Problem> {
         if id.is_some() {
             return Err(bad("unknown field 'id' in 'hello': its answer is 'welcome'"));
@@ -462,7 +303,7 @@ impl<'de> FieldReader<'de> {
         Ok(Some(bytes))
     }
 
-    fn props(&mut self) -> Result<Vec<(Box<str>, Box<str>)>, Problem> {
+    fn props(&mut self) -> Result<UserProperties, Problem> {
         let fields = match self.take("props") {
             None => return Ok(Vec::new()),
             Some(Value::Map(fields)) => fields,
@@ -474,7 +315,7 @@ impl<'de> FieldReader<'de> {
                 shown(name)
             )));
         }
-        let mut props: Vec<(Box<str>, Box<str>)> = Vec::new();
+        let mut props = UserProperties::new();
         for (name, value) in fields {
             let name = as_property("props", &name)?;
             let values = match value {
@@ -490,29 +331,4 @@ impl<'de> FieldReader<'de> {
         }
         Ok(props)
     }
-}
-
-fn as_property<'a>(name: &str, text: &'a str) -> Result<&'a str, Problem> {
-    if text.len() > STRING_BYTES_MAX {
-        return Err(bad(format!("a string in '{name}' is longer than 65535 bytes")));
-    }
-    if text.contains('\0') {
-        return Err(bad(format!("a string in '{name}' contains U+0000 [MQTT-1.5.4-2]")));
-    }
-    Ok(text)
-}
-
-fn base64(name: &str, text: &str) -> Result<Bytes, Problem> {
-    STANDARD.decode(text).map(Bytes::from).map_err(|error| {
-        bad(format!(
-            "the field '{name}' is not base64 (RFC 4648 §4, with padding): {}",
-            error.to_string().to_lowercase()
-        ))
-    })
-}
-
-fn first_repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = std::collections::HashSet::new();
-    let mut names = names;
-    names.find(|name| !seen.insert(*name))
 }
