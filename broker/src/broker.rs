@@ -12,6 +12,7 @@ use tidegate_protocol::session::{
     RetainHandling, Settlement, Subscribe, SubscriptionId, Tag, Will, WillFate,
 };
 use tidegate_protocol::topic::{Topic, TopicFilter};
+use tidegate_protocol::websocket::deflate;
 use tracing::info;
 
 use crate::auth::{Authenticator, Peer};
@@ -145,14 +146,20 @@ impl Broker {
         &self.metrics
     }
 
-    /// Subscriptions in the tables.
-    pub fn subscriptions(&self) -> usize {
-        self.router.subscriptions()
+    /// Brings the gauges up to date.
+    pub fn observe(&self) {
+        let metrics = &self.metrics;
+        metrics.subscriptions.set(self.router.subscriptions() as u64);
+        metrics.retained_messages.set(self.retained.len() as u64);
+        metrics.retained_bytes.set(self.retained.bytes() as u64);
+        metrics.outbox_messages.set(self.shared.queued() as u64);
+        metrics.deflate.observe(&deflate::Totals::read());
     }
 
-    /// The retained messages.
-    pub fn retained(&self) -> &Retained {
-        &self.retained
+    /// Forgets what has expired or is stale; called every few seconds.
+    pub fn sweep(&self, now: Instant) {
+        self.retained.sweep(now);
+        self.router.sweep_cache();
     }
 
     /// Answers a request. `None`: it has no reply.
@@ -179,7 +186,10 @@ impl Broker {
             }
             Request::Publish(publish) => Some(match self.publish(client, publish, now, batch) {
                 Ok(published) => Reply::Published(published),
-                Err(refusal) => Reply::Refused(refusal),
+                Err(refusal) => {
+                    self.metrics.publishes_refused.inc((&refusal).into());
+                    Reply::Refused(refusal)
+                }
             }),
             Request::Release { packet_id } => {
                 let known = client.received.iter().position(|id| *id == packet_id);
@@ -283,7 +293,6 @@ impl Broker {
                     client.subscriptions.reserve_exact(1); // most clients have one
                 }
                 client.subscriptions.insert(place, entry);
-                self.metrics.subscribed(1);
                 true
             }
             Ok(place) => {
@@ -311,7 +320,6 @@ impl Broker {
     fn take_out(&self, client: u64, filter: &TopicFilter, subscription: &Subscription) {
         self.router.unsubscribe(filter, client, subscription.id);
         subscription.end();
-        self.metrics.unsubscribed(1);
     }
 
     fn publish(

@@ -32,6 +32,7 @@ use tracing::{debug, info};
 use self::timers::{Pulse, Timer};
 use crate::auth::Peer;
 use crate::broker::{Batch, Broker, Client, Now};
+use crate::metrics::Ended;
 use crate::outbox::Outbox;
 use crate::outbox::queue::{LAG_INTERVAL, Signals};
 use crate::outbox::writer::Socket;
@@ -187,9 +188,8 @@ impl Connection {
     /// Takes over a socket after its handshake.
     pub fn new(opened: Opened, key: u64, broker: Arc<Broker>, settings: Arc<Settings>, now: Instant) -> Self {
         let (read, write) = opened.socket.into_split();
-        let counters = Arc::clone(broker.metrics().family(opened.family));
         let shared = Arc::clone(broker.shared());
-        let outbox = Outbox::new(key, Arc::new(WriteSide(write)), opened.deflating, shared, counters);
+        let outbox = Outbox::new(key, Arc::new(WriteSide(write)), opened.deflating, shared, opened.family);
         if opened.takeover.is_some() {
             outbox.set_owner_encodes();
         }
@@ -341,7 +341,7 @@ impl Connection {
         let dropped = self.outbox.release_paced(instant);
         self.broker.metrics().dropped(DropReason::Oldest, dropped as u64);
         if self.outbox.blocked_since().is_some_and(|since| since + self.settings.stall_timeout <= instant) {
-            self.broker.metrics().disconnected(CloseKind::TooSlow);
+            self.broker.metrics().disconnects.inc(Ended::Closed(CloseKind::TooSlow));
             debug!(client = ?self.client.id(), "the socket has taken no byte for queue.stall_timeout");
             self.phase = Phase::Done;
             return;
@@ -518,7 +518,7 @@ impl Connection {
     }
 
     fn handle_bytes(&mut self, buffer: &mut BytesMut, len: usize, now: Now) {
-        self.broker.metrics().family(self.family).bytes_in(len);
+        self.broker.metrics().family(self.family).bytes_in.add(len as u64);
         match &mut self.phase {
             Phase::Open => {
                 self.pulse.handle_bytes();
@@ -582,7 +582,7 @@ impl Connection {
     fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(message) => {
-                self.broker.metrics().family(self.family).messages_in(1);
+                self.broker.metrics().family(self.family).messages_in.inc();
                 self.pulse.handle_message(&self.settings, now.instant);
                 self.session.handle_message(message, now.instant);
                 self.drain(&mut Lane::Control, now);
@@ -600,7 +600,7 @@ impl Connection {
             None => frame::close_without_code(None),
         };
         self.close_with(frame, DataLane::Abort, true, now);
-        self.broker.metrics().disconnected(CloseKind::Normal);
+        self.broker.metrics().disconnects.inc(Ended::ByPeer);
     }
 
     // ---- the session's outputs ----
@@ -687,7 +687,7 @@ impl Connection {
             self.session.handle_reply(reply.0, reply.1, now.instant);
             return;
         }
-        self.broker.metrics().publisher_held();
+        self.broker.metrics().publishers_held.inc();
         let deadline = now.instant + self.settings.publish_wait;
         self.brake = Some(Box::new(Brake { deadline, slow, reply: Some(reply), backlog: VecDeque::new() }));
     }
@@ -738,7 +738,7 @@ impl Connection {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        self.broker.metrics().disconnected(reason.kind);
+        self.broker.metrics().disconnects.inc(Ended::Closed(reason.kind));
         if reason.kind != CloseKind::Normal {
             info!(client = ?self.client.id(), peer = %self.peer.ip, kind = ?reason.kind, reason = %reason.detail.escape_debug(), "connection closed by the broker");
         }

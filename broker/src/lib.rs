@@ -2,11 +2,16 @@
 //! everything with a lock, a task, a file or a socket.
 //!
 //! One published message, socket to socket: [`connection`] reads and drives a session, [`broker`] says what its
-//! request means, [`router`] finds who subscribed, [`outbox`] queues and writes.
+//! request means, [`router`] finds who subscribed, [`outbox`] queues and writes. [`assembly`] puts them together.
 
+pub mod admin;
+pub mod args;
+pub mod assembly;
 pub mod auth;
 pub mod broker;
+pub mod config;
 pub mod connection;
+pub mod logging;
 pub mod metrics;
 pub mod outbox;
 pub mod registry;

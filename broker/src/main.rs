@@ -1,83 +1,91 @@
-//! Interim.
-use std::sync::Arc;
-use std::time::Duration;
-use tidegate::auth::*;
-use tidegate::broker::*;
-use tidegate::metrics::Metrics;
-use tidegate::outbox::queue::Limits;
-use tidegate::outbox::writer::WriteLimits;
-use tidegate::outbox::*;
-use tidegate::retained::*;
-use tidegate::server::*;
-use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::Overflow;
-#[tokio::main]
-async fn main() {
-    tracing_subscriber::fmt().init();
-    let metrics = Arc::new(Metrics::default());
-    let shared = Arc::new(Shared {
-        limits: Limits {
-            messages_max: 1000,
-            bytes_max: 1 << 20,
-            publish_wait: Duration::from_millis(200),
-            slow_after: Duration::from_secs(1),
+//! The program: arguments, logging, start, signals. Everything else is in the library.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tidegate::args::{Action, Args};
+use tidegate::assembly::Running;
+use tidegate::config::{Config, environment, report};
+use tidegate::logging;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+fn main() -> ExitCode {
+    match Args::parse().into_action() {
+        Action::Check { file, effective } => {
+            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+            let code = report::check(file.as_deref(), effective, environment(), &mut out, &mut err);
+            code.map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Action::Serve { config } => match serve(config.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Nobody is left to tell if this fails.
+                let _ = writeln!(std::io::stderr(), "{error}");
+                ExitCode::FAILURE
+            }
         },
-        write: WriteLimits { coalesce_bytes: 16384, batch_bytes: 65536 },
-        publication_bytes: Default::default(),
-        entries: Default::default(),
-        total_bytes_max: 6 << 30,
-        metrics: metrics.clone(),
-    });
-    let broker = Arc::new(Broker::new(
-        Rules {
-            qos_max: QoS::AtLeastOnce,
-            subscriptions_max: 1000,
-            overflow_qos0: Overflow::DropOldest,
-            overflow_qos1: Overflow::Disconnect,
-            retain: true,
-            retained_batch: 100,
-        },
-        Authenticator::new(Anonymous::Loopback),
-        Retained::new(RetainedLimits { messages_max: 100_000, bytes_max: 256 << 20 }),
-        shared,
-        metrics,
-    ));
-    let settings = tidegate::server::Settings {
-        origins: vec![],
-        require_origin: false,
-        handshake_timeout: Duration::from_secs(10),
-        header_bytes_max: 16384,
-        deflate: Default::default(),
-        takeover_bytes_max: 64 << 20,
-        connection: Arc::new(tidegate::connection::Settings {
-            message_bytes_max: 1 << 20,
-            message_bytes_max_preauth: 65536,
-            ping_interval: Some(Duration::from_secs(25)),
-            pong_timeout: Duration::from_secs(10),
-            close_timeout: Duration::from_secs(5),
-            idle_timeout: None,
-            read_bytes_max: 65536,
-            stall_timeout: Duration::from_secs(15),
-            publish_wait: Duration::from_millis(200),
-        }),
-        sessions: Arc::new(Default::default()),
-    };
-    let server = Server::start(
-        vec![ListenerSettings {
-            name: "web".into(),
-            bind: std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into()).parse().unwrap(),
-            paths: ["/", "/ws", "/mqtt", "/stomp"].map(String::from).to_vec(),
-            negotiation: Default::default(),
-            limits: AdmissionLimits {
-                connections_max: 100_000,
-                connections_per_ip_max: None,
-                handshakes_per_second: None,
+    }
+}
+
+fn serve(file: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
+    let (config, source) = Config::load(file, environment())?;
+    logging::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let running = Running::start(&config).await?;
+        greet(&running, &source.to_string())?;
+        first(&mut terminate, &mut interrupt).await;
+        info!(clients = running.clients(), "stopping; a second signal stops at once");
+        // Both arms are cancel safe: at a second signal the clients are dropped as they are.
+        tokio::select! {
+            left = running.stop() => if left > 0 {
+                warn!(clients = left, "clients were still connected after shutdown.timeout");
             },
-        }],
-        settings,
-        broker,
-    )
-    .unwrap();
-    tokio::signal::ctrl_c().await.unwrap();
-    println!("left: {}", server.stop(Duration::from_secs(5)).await);
+            () = first(&mut terminate, &mut interrupt) => warn!("stopped by a second signal"),
+        }
+        Ok(())
+    })
+}
+
+async fn first(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Where it listens, what it read and what to try first.
+fn greet(running: &Running, source: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "tidegate {}, configuration: {source}", env!("CARGO_PKG_VERSION"))?;
+    for (listener, address) in running.listeners() {
+        writeln!(
+            out,
+            "listening on ws://{address}/ ({}; paths {})",
+            listener.name,
+            listener.paths.join(" ")
+        )?;
+    }
+    if let Some(admin) = running.admin() {
+        writeln!(out, "admin on http://{admin}/healthz and http://{admin}/metrics")?;
+    }
+    if let Some((_, address)) = running.listeners().next() {
+        writeln!(out, "\ntry, in a browser's console:")?;
+        writeln!(out, "  ws = new WebSocket(\"ws://{address}/ws?t=hello/%23&with=topic\")")?;
+        writeln!(out, "  ws.onmessage = m => console.log(m.data)")?;
+        writeln!(
+            out,
+            "  new WebSocket(\"ws://{address}/ws?pub=hello/world\").onopen = e => e.target.send(\"hi\")"
+        )?;
+        writeln!(
+            out,
+            "or connect an MQTT client to ws://{address}/mqtt, a STOMP client to ws://{address}/stomp"
+        )?;
+    }
+    out.flush()
 }

@@ -18,12 +18,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tidegate_protocol::session::{CloseReason, DataLane, DropReason, Lag, LagNotice, Wants};
+use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::prepared::Deflating;
 
 use self::queue::{Hold, Limits, Phase, Pushed, Queue, Rest, Signals, Taken};
 use self::sync::{AtomicBool, Mutex};
 use self::writer::{Socket, WriteLimits, Writer, Written};
-use crate::metrics::{FamilyCounters, Metrics};
+use crate::metrics::Metrics;
 use crate::subscription::{ENTRY_BYTES, Entry};
 
 /// What all outboxes share.
@@ -51,7 +52,7 @@ pub struct Outbox {
     /// Somebody found the writer taken: its holder looks into the queue once more.
     again: AtomicBool,
     shared: Arc<Shared>,
-    counters: Arc<FamilyCounters>,
+    family: Family,
     client: u64,
 }
 
@@ -65,13 +66,17 @@ thread_local! {
 impl Shared {
     /// What queued messages cost now: shared bodies once, plus 64 bytes for each entry.
     pub fn queued_bytes(&self) -> usize {
-        let entries = usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(0);
-        self.publication_bytes.load(Ordering::Relaxed) + entries * ENTRY_BYTES
+        self.publication_bytes.load(Ordering::Relaxed) + self.queued() * ENTRY_BYTES
     }
 
     /// Counts deliveries that one fan-out has brought into queues.
     pub fn entered(&self, growth: isize) {
         self.entries.fetch_add(growth, Ordering::Relaxed);
+    }
+
+    /// Deliveries in all queues.
+    pub fn queued(&self) -> usize {
+        usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Whether the budget of the whole broker is used up.
@@ -87,14 +92,14 @@ impl Outbox {
         socket: Arc<dyn Socket>,
         deflating: Option<Deflating>,
         shared: Arc<Shared>,
-        counters: Arc<FamilyCounters>,
+        family: Family,
     ) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::new(Queue::new()),
             writer: Mutex::new(Writer::new(socket, deflating)),
             again: AtomicBool::new(false),
             shared,
-            counters,
+            family,
             client,
         })
     }
@@ -220,7 +225,7 @@ impl Outbox {
     fn write_taken(&self, writer: &mut Writer, taken: &mut Vec<Taken>, now: Instant) -> bool {
         let deliveries = taken.iter().filter(|taken| matches!(taken, Taken::Entry(_))).count();
         let written = writer.write(taken, &self.shared.write);
-        self.counters.messages_out(deliveries);
+        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
         self.after_write(writer, written, now)
     }
 
@@ -315,7 +320,7 @@ impl Outbox {
             queue.push_encoded(frame);
         }
         queue.release(Hold::Popped);
-        self.counters.messages_out(deliveries);
+        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
     }
 
     /// What the client can take now.

@@ -25,6 +25,7 @@ pub use self::admission::AdmissionLimits;
 use self::admission::{Admission, Budget, Place};
 use crate::broker::Broker;
 use crate::connection::{self, Connection};
+use crate::metrics::HandshakeRefusal;
 use crate::outbox::Outbox;
 
 /// `[[listener]]`.
@@ -181,7 +182,9 @@ impl Shared {
         let connection = Connection::new(opened, key, Arc::clone(&self.broker), settings, now);
         let outbox = Arc::clone(connection.outbox());
         self.clients.insert(key, Arc::clone(&outbox));
-        self.broker.metrics().connected(family);
+        let counters = self.broker.metrics().family(family);
+        counters.connections.add(1);
+        counters.connections_opened.inc();
         if self.is_stopping.load(Ordering::SeqCst) {
             outbox.order_close(self.stop_reason());
         }
@@ -214,7 +217,7 @@ struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.shared.clients.remove(&self.key);
-        self.shared.broker.metrics().gone(self.family);
+        self.shared.broker.metrics().family(self.family).connections.sub(1);
         self.shared.gone.notify_waiters();
     }
 }
@@ -258,7 +261,7 @@ fn begin(
     shared: &Arc<Shared>,
 ) {
     let Some(ticket) = admission.begin(address.ip(), tokio::time::Instant::now().into_std()) else {
-        shared.broker.metrics().refused("handshakes");
+        shared.broker.metrics().handshakes_refused.inc(HandshakeRefusal::Connections);
         warn!(listener = listener.name, peer = %address, "too many handshakes at a time; connection dropped");
         return;
     };

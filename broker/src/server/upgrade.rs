@@ -26,6 +26,7 @@ use super::admission::{Admitted, Excess};
 use super::{ListenerSettings, Shared};
 use crate::auth::Peer;
 use crate::connection::Opened;
+use crate::metrics::HandshakeRefusal;
 
 /// The state of one socket before it is a WebSocket.
 pub(super) struct Handshake {
@@ -85,7 +86,7 @@ impl Handshake {
             }
             Ok(None) => {}
             Err(_late) => {
-                this.shared.broker.metrics().refused("timeout");
+                this.shared.broker.metrics().handshakes_refused.inc(HandshakeRefusal::Timeout);
                 debug!(peer = %this.address, "no WebSocket within websocket.handshake_timeout");
             }
         }
@@ -104,7 +105,7 @@ impl Handshake {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         if let Err(error) = connection.await {
-            self.shared.broker.metrics().refused("http");
+            self.shared.broker.metrics().handshakes_refused.inc(HandshakeRefusal::BadRequest);
             debug!(peer = %self.address, %error, "the request is not HTTP");
             return None;
         }
@@ -129,7 +130,7 @@ impl Handshake {
         match self.grant(request) {
             Ok(response) => response.map(|()| Full::default()),
             Err(refused) => {
-                self.shared.broker.metrics().refused(refusal_label(refused.status));
+                self.shared.broker.metrics().handshakes_refused.inc(self.why(refused.status));
                 info!(
                     peer = %self.address,
                     status = refused.status.as_u16(),
@@ -175,6 +176,23 @@ impl Handshake {
             peer,
         });
         Ok(response)
+    }
+
+    /// The word that a refusal is counted under.
+    fn why(&self, status: StatusCode) -> HandshakeRefusal {
+        match status.as_u16() {
+            401 => HandshakeRefusal::Unauthorized,
+            403 => HandshakeRefusal::Origin,
+            404 => HandshakeRefusal::Path,
+            405 | 426 => HandshakeRefusal::NotWebSocket,
+            503 => match self.admitted.lock().excess {
+                Some(Excess::Connections(_)) => HandshakeRefusal::Connections,
+                Some(Excess::PerIp(_)) => HandshakeRefusal::ConnectionsPerIp,
+                Some(Excess::Rate(_)) => HandshakeRefusal::Rate,
+                None => HandshakeRefusal::Overloaded,
+            },
+            _ => HandshakeRefusal::BadRequest,
+        }
     }
 
     fn check_admission(&self) -> Result<(), Refused> {
@@ -238,16 +256,4 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 fn protocol_parameter(query: &str) -> Option<String> {
     let value = query.split('&').find_map(|pair| pair.strip_prefix("protocol="))?;
     Some(value.to_owned())
-}
-
-fn refusal_label(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        400 => "bad_request",
-        403 => "forbidden",
-        404 => "not_found",
-        405 => "method",
-        426 => "upgrade_required",
-        503 => "overloaded",
-        _ => "other",
-    }
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 
-use super::{EMPTY_BLOCK, TAKEOVER_WINDOW_BITS_MIN, WINDOW_BITS_MAX};
+use super::{EMPTY_BLOCK, TAKEOVER_WINDOW_BITS_MIN, WINDOW_BITS_MAX, totals};
 use crate::websocket::MessageKind;
 use crate::websocket::frame::{data_byte, frame};
 use crate::websocket::prepared::{Outgoing, Prepared};
@@ -116,7 +116,9 @@ impl Scratch {
             end = self.compress(stream, part, end, FlushCompress::None)?;
         }
         end = self.compress(stream, &[], end, FlushCompress::Sync)?;
-        self.bytes.get(..end)?.strip_suffix(&EMPTY_BLOCK)
+        let deflated = self.bytes.get(..end)?.strip_suffix(&EMPTY_BLOCK)?;
+        totals::add_compressed(len, deflated.len());
+        Some(deflated)
     }
 
     fn compress(

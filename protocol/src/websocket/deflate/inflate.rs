@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::EMPTY_BLOCK;
+use super::{EMPTY_BLOCK, totals};
 
 /// Why compressed bytes do not become a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,7 @@ impl Inflater {
                     self.is_ended = false;
                 }
                 let (taken, made) = self.step(input, scratch)?;
+                totals::add_inflated_bytes(taken, made);
                 input = input.get(taken..).unwrap_or_default();
                 let inflated = scratch.get(..made).unwrap_or_default();
                 if out.len().saturating_add(made) > bytes_max {
@@ -89,6 +90,7 @@ impl Inflater {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), InflateError> {
+        totals::add_inflated_message();
         let is_fed = std::mem::take(&mut self.is_fed);
         if self.is_ended || !is_fed {
             return Ok(());

@@ -4,6 +4,7 @@
 mod compress;
 mod inflate;
 mod negotiation;
+mod totals;
 
 use super::Role;
 use super::prepared::Deflating;
@@ -12,6 +13,7 @@ pub use self::compress::TakeoverDeflater;
 pub(super) use self::compress::deflate_alone;
 pub(super) use self::inflate::{InflateError, Inflater};
 pub use self::negotiation::{NegotiationError, accept_response, negotiate, offer};
+pub use self::totals::Totals;
 
 /// The name of the extension.
 pub const EXTENSION: &str = "permessage-deflate";

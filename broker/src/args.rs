@@ -1,0 +1,124 @@
+//! The command line. Decides nothing: says what was asked for.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate                                  serve with ./conf/tidegate.toml, or the built-in defaults
+  tidegate serve --config my.toml           serve with your settings
+  tidegate check my.toml                    say what is wrong with a file, and where; opens no port
+  tidegate check my.toml --effective        print every setting that would be in force
+  TIDEGATE__LISTENER__0__BIND=127.0.0.1:8081 tidegate
+                                            override one setting from the environment
+
+Then try, with any WebSocket client:
+  ws://127.0.0.1:8080/ws?t=hello&pub=hello  raw: what you send comes back
+  ws://127.0.0.1:8080/mqtt                  MQTT 3.1, 3.1.1 and 5
+  ws://127.0.0.1:8080/stomp                 STOMP 1.0 to 1.2";
+
+/// Tidegate, a pub/sub broker over WebSocket: raw frames, MQTT and STOMP on one port and one topic space.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve clients until SIGTERM or ctrl-c (the default).
+    Serve(ServeArgs),
+    /// Check a configuration without opening ports.
+    Check {
+        /// The file; without one, what `serve` would read.
+        file: Option<PathBuf>,
+        /// Print every effective value as TOML.
+        #[arg(long)]
+        effective: bool,
+    },
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+struct ServeArgs {
+    /// The settings; without it ./conf/tidegate.toml if it exists, else the built-in defaults.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run the broker.
+    Serve {
+        /// For [`crate::config::Config::load`].
+        config: Option<PathBuf>,
+    },
+    /// Run [`crate::config::report::check`].
+    Check {
+        /// The file.
+        file: Option<PathBuf>,
+        /// Print the values.
+        effective: bool,
+    },
+}
+
+impl Args {
+    /// What is to be done.
+    #[must_use]
+    pub fn into_action(self) -> Action {
+        match self.command {
+            None => Action::Serve { config: self.serve.config },
+            Some(Command::Serve(serve)) => Action::Serve { config: serve.config },
+            Some(Command::Check { file, effective }) => Action::Check { file, effective },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn check(line: &str) -> Result<Action, clap::Error> {
+        Args::try_parse_from(line.split(' ')).map(Args::into_action)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn understands_the_documented_lines() {
+        let file = || Some(PathBuf::from("a.toml"));
+        for (line, action) in [
+            ("tidegate", Action::Serve { config: None }),
+            ("tidegate serve", Action::Serve { config: None }),
+            ("tidegate --config a.toml", Action::Serve { config: file() }),
+            ("tidegate serve --config a.toml", Action::Serve { config: file() }),
+            ("tidegate check a.toml", Action::Check { file: file(), effective: false }),
+            ("tidegate check a.toml --effective", Action::Check { file: file(), effective: true }),
+            ("tidegate check", Action::Check { file: None, effective: false }),
+        ] {
+            assert_eq!(check(line).unwrap(), action, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_usage_error_has_the_exit_code_2() {
+        for line in ["tidegate chek", "tidegate --port 1", "tidegate serve --config"] {
+            assert_eq!(check(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_has_examples() {
+        let help = Args::command().render_help().to_string();
+        assert!(help.contains("tidegate check my.toml --effective"), "{help}");
+    }
+}

@@ -1,0 +1,349 @@
+//! Puts the parts together: hands each the small part of the operator's file that it needs, binds, runs, stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicIsize;
+use std::time::Duration;
+
+use tidegate_protocol::publication::QoS;
+use tidegate_protocol::subprotocol::{NegotiationOptions, UnknownProtocol};
+use tidegate_protocol::topic::TopicLimits;
+use tidegate_protocol::websocket::deflate;
+use tidegate_protocol::websocket::origin::{OriginError, OriginPattern};
+use tidegate_protocol::{mqtt, raw, stomp, subprotocol};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::admin::{self, AdminState, Health, Phase};
+use crate::auth::{Anonymous, Authenticator};
+use crate::broker::{Broker, Rules};
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::outbox::Shared;
+use crate::outbox::queue::Limits;
+use crate::outbox::writer::WriteLimits;
+use crate::retained::{Retained, RetainedLimits};
+use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
+use crate::{connection, outbox};
+
+/// A broker that serves.
+pub struct Running {
+    server: Server,
+    admin: Option<SocketAddr>,
+    health: Health,
+    readiness_grace: Duration,
+    timeout: Duration,
+    /// Dropped: the admin listener and the housekeeping end.
+    end: watch::Sender<()>,
+    housekeeping: JoinHandle<()>,
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port.
+    #[error(transparent)]
+    Listener(#[from] BindError),
+    /// The operator's port.
+    #[error("the admin listener cannot listen on {bind}: {error}")]
+    Admin {
+        /// `admin.bind`.
+        bind: SocketAddr,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// A pattern in `websocket.origins`.
+    #[error("websocket.origins: {0}")]
+    Origin(#[from] OriginError),
+}
+
+/// How often expired and stale things are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+impl Running {
+    /// Binds every port and serves. Must be called within a tokio runtime.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new(tokio::time::Instant::now().into_std());
+        let broker = Arc::new(broker(config, &metrics));
+        let health = Health::default();
+        let (end, ended) = watch::channel(());
+        let admin = match config.admin.bind {
+            Some(bind) => Some(serve_admin(bind, config, &health, &broker, ended.clone()).await?),
+            None => None,
+        };
+        let listeners = config.listener.iter().map(|one| listener(config, one)).collect();
+        let server = Server::start(listeners, settings(config)?, Arc::clone(&broker))?;
+        health.set(Phase::Serving);
+        Ok(Self {
+            server,
+            admin,
+            health,
+            readiness_grace: config.shutdown.readiness_grace,
+            timeout: config.shutdown.timeout,
+            end,
+            housekeeping: tokio::spawn(housekeep(broker, ended)),
+        })
+    }
+
+    /// The listeners and the addresses that they got.
+    pub fn listeners(&self) -> impl Iterator<Item = (&ListenerSettings, SocketAddr)> {
+        self.server.listeners()
+    }
+
+    /// Where the operator's page is.
+    #[must_use]
+    pub const fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Clients that are connected now.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.server.clients()
+    }
+
+    /// Says that it leaves, stops accepting, tells every client, and waits for them as `[shutdown]` says. Gives
+    /// the number of clients that were still there.
+    pub async fn stop(self) -> usize {
+        if !self.readiness_grace.is_zero() && self.clients() > 0 {
+            self.health.set(Phase::Leaving);
+            tokio::time::sleep(self.readiness_grace).await;
+        }
+        self.health.set(Phase::Draining);
+        let left = self.server.stop(self.timeout).await;
+        drop(self.end);
+        self.housekeeping.abort();
+        left
+    }
+}
+
+async fn serve_admin(
+    bind: SocketAddr,
+    config: &Config,
+    health: &Health,
+    broker: &Arc<Broker>,
+    mut ended: watch::Receiver<()>,
+) -> Result<SocketAddr, StartError> {
+    let failed = |error| StartError::Admin { bind, error };
+    let listener = TcpListener::bind(bind).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let observed = Arc::clone(broker);
+    let state = AdminState {
+        health: health.clone(),
+        metrics: config.admin.metrics.then(|| Arc::clone(broker.metrics())),
+        observe: Arc::new(move || observed.observe()),
+    };
+    tokio::spawn(async move {
+        let end = async move {
+            // An error means that the sender is gone, which is the end that is waited for.
+            let _ = ended.changed().await;
+        };
+        if let Err(error) = admin::serve(listener, state, end).await {
+            tracing::error!(%error, "the admin listener has ended");
+        }
+    });
+    Ok(address)
+}
+
+async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        // Both arms are cancel safe.
+        tokio::select! {
+            at = tick.tick() => broker.sweep(at.into_std()),
+            _ = ended.changed() => return,
+        }
+    }
+}
+
+fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
+    let shared = outbox::Shared {
+        limits: Limits {
+            messages_max: config.queue.max_messages,
+            bytes_max: config.queue.max_bytes.bytes(),
+            publish_wait: config.queue.publish_wait,
+            slow_after: config.queue.slow_after,
+        },
+        write: WriteLimits {
+            coalesce_bytes: config.websocket.write_coalesce.bytes(),
+            batch_bytes: config.queue.high_watermark.bytes(),
+        },
+        publication_bytes: Arc::clone(&metrics.outbox_bytes),
+        entries: AtomicIsize::new(0),
+        total_bytes_max: config.queue_total_bytes(),
+        metrics: Arc::clone(metrics),
+    };
+    let rules = Rules {
+        qos_max: qos_max(config),
+        // Sessions hold their own protocol's limit; this is the larger of them.
+        subscriptions_max: config.mqtt.max_subscriptions.max(config.raw.max_topics),
+        overflow_qos0: config.queue.overflow_qos0.into(),
+        overflow_qos1: config.queue.overflow_qos1.into(),
+        retain: config.mqtt.retain,
+        retained_batch: config.mqtt.retained_batch,
+    };
+    let retained = Retained::new(RetainedLimits {
+        messages_max: config.mqtt.retained_max_messages,
+        bytes_max: config.mqtt.retained_max_bytes.bytes(),
+    });
+    let anonymous = match config.auth.anonymous {
+        config::Anonymous::Never => Anonymous::Never,
+        config::Anonymous::Loopback => Anonymous::Loopback,
+        config::Anonymous::Always => Anonymous::Always,
+    };
+    Broker::new(
+        rules,
+        Authenticator::new(anonymous),
+        retained,
+        Arc::<Shared>::new(shared),
+        Arc::clone(metrics),
+    )
+}
+
+fn listener(config: &Config, listener: &config::Listener) -> ListenerSettings {
+    ListenerSettings {
+        name: listener.name.clone(),
+        bind: listener.bind,
+        paths: listener.paths.clone(),
+        negotiation: NegotiationOptions {
+            protocols: listener.protocols.iter().map(|protocol| (*protocol).into()).collect(),
+            unknown: match config.websocket.unknown_protocol {
+                config::UnknownProtocol::Reject => UnknownProtocol::Reject,
+                config::UnknownProtocol::Raw => UnknownProtocol::Raw,
+            },
+            default_protocol: config.websocket.default_protocol.into(),
+            mqtt_levels: config.mqtt.versions.iter().map(|version| level(*version)).collect(),
+            stomp_versions: stomp_versions(config),
+        },
+        limits: AdmissionLimits {
+            connections_max: listener.max_connections,
+            connections_per_ip_max: listener.max_connections_per_ip,
+            handshakes_per_second: listener.accept_rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)),
+        },
+    }
+}
+
+fn settings(config: &Config) -> Result<server::Settings, OriginError> {
+    let websocket = &config.websocket;
+    let origins: Result<Vec<_>, _> =
+        websocket.origins.iter().map(|text| OriginPattern::parse(text)).collect();
+    Ok(server::Settings {
+        origins: origins?,
+        require_origin: websocket.require_origin,
+        handshake_timeout: websocket.handshake_timeout,
+        header_bytes_max: websocket.max_header_bytes.bytes(),
+        deflate: deflate::Settings {
+            enabled: websocket.deflate.enabled,
+            server_no_context_takeover: websocket.deflate.server_no_context_takeover,
+            client_no_context_takeover: websocket.deflate.client_no_context_takeover,
+            server_max_window_bits: websocket.deflate.server_max_window_bits,
+            level: websocket.deflate.level,
+            min_size: websocket.deflate.min_size.bytes(),
+        },
+        takeover_bytes_max: websocket.deflate.takeover_memory.bytes(),
+        connection: Arc::new(connection::Settings {
+            message_bytes_max: websocket.max_message_size.bytes(),
+            message_bytes_max_preauth: websocket.max_message_size_preauth.bytes(),
+            ping_interval: Some(websocket.ping_interval),
+            pong_timeout: websocket.pong_timeout,
+            close_timeout: websocket.close_timeout,
+            idle_timeout: websocket.idle_timeout,
+            read_bytes_max: websocket.read_buffer.bytes(),
+            stall_timeout: config.queue.stall_timeout,
+            publish_wait: config.queue.publish_wait,
+        }),
+        sessions: Arc::new(subprotocol::Settings {
+            raw: raw_settings(config),
+            mqtt: mqtt_settings(config),
+            stomp: stomp_settings(config),
+        }),
+    })
+}
+
+fn raw_settings(config: &Config) -> raw::Settings {
+    raw::Settings {
+        topics_max: config.raw.max_topics,
+        topic_limits: topic_limits(config),
+        receive_maximum: config.mqtt.receive_maximum,
+        message_bytes_max: config.websocket.max_message_size.bytes(),
+        ping_interval: config.websocket.ping_interval,
+    }
+}
+
+fn mqtt_settings(config: &Config) -> mqtt::Settings {
+    let has = |version| config.mqtt.versions.contains(&version);
+    mqtt::Settings {
+        versions: mqtt::Versions {
+            v3_1: has(config::MqttVersion::V3_1),
+            v3_1_1: has(config::MqttVersion::V3_1_1),
+            v5: has(config::MqttVersion::V5),
+        },
+        max_qos: qos_max(config),
+        receive_maximum: config.mqtt.receive_maximum,
+        max_inflight: config.mqtt.max_inflight,
+        topic_alias_maximum: config.mqtt.topic_alias_maximum,
+        is_retain_available: config.mqtt.retain,
+        topic_limits: topic_limits(config),
+        packet_bytes_max: config.websocket.max_message_size.bytes(),
+        packet_bytes_max_preauth: config.websocket.max_message_size_preauth.bytes(),
+        keepalive_max: Some(config.mqtt.keepalive_max),
+        keepalive_multiplier: config.mqtt.keepalive_multiplier,
+        connect_timeout: config.mqtt.connect_timeout,
+        subscriptions_max: config.mqtt.max_subscriptions,
+        ..mqtt::Settings::default()
+    }
+}
+
+fn stomp_settings(config: &Config) -> stomp::Settings {
+    stomp::Settings {
+        versions: stomp_versions(config),
+        heart_beat_send: config.stomp.heart_beat.0.unwrap_or_default(),
+        heart_beat_receive: config.stomp.heart_beat.1.unwrap_or_default(),
+        heart_beat_tolerance: config.stomp.heart_beat_tolerance,
+        connect_timeout: config.stomp.connect_timeout,
+        max_headers: config.stomp.max_headers,
+        max_header_bytes: config.stomp.max_header_bytes.bytes(),
+        max_body: config.stomp.max_body.bytes(),
+        prefetch: config.stomp.prefetch,
+        frames: match config.stomp.frames {
+            config::Frames::Auto => stomp::FrameKind::Auto,
+            config::Frames::Text => stomp::FrameKind::Text,
+            config::Frames::Binary => stomp::FrameKind::Binary,
+        },
+        unknown_prefix: match config.stomp.unknown_prefix {
+            config::UnknownPrefix::Error => stomp::UnknownPrefix::Error,
+            config::UnknownPrefix::Topic => stomp::UnknownPrefix::Topic,
+        },
+        max_message_size: config.websocket.max_message_size.bytes(),
+        max_message_size_preauth: config.websocket.max_message_size_preauth.bytes(),
+        topic_limits: topic_limits(config),
+        max_subscriptions: config.mqtt.max_subscriptions,
+        receive_maximum: usize::from(config.mqtt.receive_maximum),
+    }
+}
+
+fn topic_limits(config: &Config) -> TopicLimits {
+    TopicLimits { bytes_max: config.mqtt.max_topic_bytes.bytes(), levels_max: config.mqtt.max_topic_levels }
+}
+
+fn qos_max(config: &Config) -> QoS {
+    QoS::from_u8(config.mqtt.max_qos).unwrap_or(QoS::AtLeastOnce)
+}
+
+fn level(version: config::MqttVersion) -> u8 {
+    match version {
+        config::MqttVersion::V3_1 => 3,
+        config::MqttVersion::V3_1_1 => 4,
+        config::MqttVersion::V5 => 5,
+    }
+}
+
+fn stomp_versions(config: &Config) -> Vec<stomp::Version> {
+    let version = |version: &config::StompVersion| match version {
+        config::StompVersion::V1_0 => stomp::Version::V1_0,
+        config::StompVersion::V1_1 => stomp::Version::V1_1,
+        config::StompVersion::V1_2 => stomp::Version::V1_2,
+    };
+    config.stomp.versions.iter().map(version).collect()
+}

@@ -1,0 +1,105 @@
+//! `tidegate check`: what the operator reads before the broker runs. Opens no port.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::{Anonymous, ByteSize, Config, memory_bytes};
+
+/// Checks `path` (or what `serve` would read without one) and tells the outcome: "ok", the memory it allows and hints,
+/// or every problem. With `effective` all values follow as TOML; the lines before them are comments then, so that the
+/// whole output parses. Returns the exit code.
+pub fn check(
+    path: Option<&Path>,
+    effective: bool,
+    env: impl Iterator<Item = (String, String)>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    let loaded = Config::load(path, env).and_then(|(config, source)| {
+        let toml = config.to_toml()?;
+        Ok((config, source, toml))
+    });
+    let (config, source, toml) = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            return Ok(1);
+        }
+    };
+    let mark = if effective { "# " } else { "" };
+    writeln!(out, "{mark}ok: {source}")?;
+    writeln!(out, "{mark}{}", memory_line(&config))?;
+    for hint in hints(&config) {
+        writeln!(out, "{mark}hint: {hint}")?;
+    }
+    if effective {
+        write!(out, "\n{toml}")?;
+    }
+    out.flush()?;
+    Ok(0)
+}
+
+/// What queues may take at their limits, in one line (DESIGN §6).
+#[must_use]
+pub fn memory_line(config: &Config) -> String {
+    let max_bytes = config.queue.max_bytes;
+    let message = config.websocket.max_message_size;
+    let client_bytes = max_bytes.0.saturating_mul(2).saturating_add(message.0);
+    let total_bytes = config.queue_total_bytes();
+    format!(
+        "memory: per client at most 2 × {max_bytes} queued + one message of {message} = {}; whole broker {} of {}; \
+         {} clients can be full at once",
+        in_words(client_bytes),
+        in_words(total_bytes),
+        in_words(memory_bytes()),
+        total_bytes / client_bytes.max(1),
+    )
+}
+
+/// What is allowed and perhaps not meant.
+#[must_use]
+pub fn hints(config: &Config) -> Vec<String> {
+    let mut hints = Vec::new();
+    for listener in config.listener.iter().filter(|listener| !listener.is_loopback()) {
+        let name = &listener.name;
+        hints.push(format!(
+            "listener {name:?} on {} lets everybody in, without a login and without TLS; put a proxy with TLS before it",
+            listener.bind
+        ));
+        if listener.max_connections_per_ip.is_none() {
+            hints.push(format!(
+                "listener {name:?} has no max_connections_per_ip; on the open internet try 100"
+            ));
+        }
+        if listener.accept_rate.is_none() {
+            hints.push(format!("listener {name:?} has no accept_rate; on the open internet try 1000"));
+        }
+    }
+    if config.auth.anonymous == Anonymous::Never {
+        hints.push(
+            "auth.anonymous is \"never\" and there is no authenticator: no client can connect".to_owned(),
+        );
+    }
+    if let Some(bind) = config.admin.bind.filter(|bind| !bind.ip().to_canonical().is_loopback()) {
+        hints.push(format!("admin.bind {bind} is open to other machines, and /metrics needs no login"));
+    }
+    let one = config.queue.max_bytes.0.saturating_mul(2).saturating_add(config.websocket.max_message_size.0);
+    if config.queue_total_bytes() < one {
+        hints.push("queue.total_bytes is less on this machine than one client may hold".to_owned());
+    }
+    hints
+}
+
+/// One decimal is enough to read.
+fn in_words(bytes: usize) -> String {
+    for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if bytes >= 1 << shift {
+            let tenths = (bytes >> (shift - 10)).saturating_mul(10) >> 10;
+            return match tenths % 10 {
+                0 => format!("{} {unit}", tenths / 10),
+                tenth => format!("{}.{tenth} {unit}", tenths / 10),
+            };
+        }
+    }
+    ByteSize(bytes).to_string()
+}
