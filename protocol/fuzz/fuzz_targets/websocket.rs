@@ -5,11 +5,11 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use tidegate_protocol::websocket::deflate::Params;
-use tidegate_protocol::websocket::{Event, ReceiveError, Receiver, Role};
+use tidegate_protocol::websocket::{Event, Receiver, Role};
 
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-fn receive(mut receiver: Receiver, pieces: &[&[u8]]) -> Vec<Result<Event, ReceiveError>> {
+fn receive(mut receiver: Receiver, pieces: &[&[u8]]) -> Vec<Option<Event>> {
     let (mut all, mut buffer) = (Vec::new(), BytesMut::new());
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -17,7 +17,8 @@ fn receive(mut receiver: Receiver, pieces: &[&[u8]]) -> Vec<Result<Event, Receiv
             if let Ok(Event::Message(message)) = &event {
                 assert!(message.len() <= MESSAGE_BYTES_MAX);
             }
-            all.push(event);
+            // Which of two faults is seen first may depend on the pieces; that it fails, and after what, not.
+            all.push(event.ok());
         }
     }
     all

@@ -123,17 +123,15 @@ pub fn apply_mask(payload: &mut [u8], mask: Mask, phase: usize) {
     let mut turned = mask;
     turned.rotate_left(phase % 4);
     // Blocks of a fixed size let the compiler use the widest registers there are.
-    let mut pattern = [0; 32];
-    for (byte, mask) in pattern.iter_mut().zip(turned.iter().cycle()) {
-        *byte = *mask;
-    }
+    let pattern = [turned; 8];
+    let pattern = pattern.as_flattened();
     let (blocks, rest) = payload.as_chunks_mut::<32>();
     for block in blocks {
-        for (byte, mask) in block.iter_mut().zip(&pattern) {
+        for (byte, mask) in block.iter_mut().zip(pattern) {
             *byte ^= mask;
         }
     }
-    for (byte, mask) in rest.iter_mut().zip(&pattern) {
+    for (byte, mask) in rest.iter_mut().zip(pattern) {
         *byte ^= mask;
     }
 }
