@@ -19,13 +19,13 @@ use crate::admin::{self, AdminState, Health, Phase};
 use crate::auth::{Anonymous, Authenticator};
 use crate::broker::{Broker, Rules};
 use crate::config::{self, Config};
+use crate::connection;
 use crate::metrics::Metrics;
 use crate::outbox::Shared;
 use crate::outbox::queue::Limits;
 use crate::outbox::writer::WriteLimits;
 use crate::retained::{Retained, RetainedLimits};
 use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
-use crate::{connection, outbox};
 
 /// A broker that serves.
 pub struct Running {
@@ -158,7 +158,7 @@ async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
 }
 
 fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
-    let shared = outbox::Shared {
+    let shared = Shared {
         limits: Limits {
             messages_max: config.queue.max_messages,
             bytes_max: config.queue.max_bytes.bytes(),
@@ -192,13 +192,7 @@ fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
         config::Anonymous::Loopback => Anonymous::Loopback,
         config::Anonymous::Always => Anonymous::Always,
     };
-    Broker::new(
-        rules,
-        Authenticator::new(anonymous),
-        retained,
-        Arc::<Shared>::new(shared),
-        Arc::clone(metrics),
-    )
+    Broker::new(rules, Authenticator::new(anonymous), retained, Arc::new(shared), Arc::clone(metrics))
 }
 
 fn listener(config: &Config, listener: &config::Listener) -> ListenerSettings {

@@ -511,6 +511,9 @@ impl Connection {
                 Poll::Ready(len == room && self.accepts_input())
             }
             Poll::Ready(_end) => {
+                if matches!(self.phase, Phase::Open) {
+                    self.broker.metrics().disconnects.inc(Ended::Lost);
+                }
                 self.phase = Phase::Done;
                 Poll::Ready(false)
             }
@@ -582,7 +585,6 @@ impl Connection {
     fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(message) => {
-                self.broker.metrics().family(self.family).messages_in.inc();
                 self.pulse.handle_message(&self.settings, now.instant);
                 self.session.handle_message(message, now.instant);
                 self.drain(&mut Lane::Control, now);
@@ -658,6 +660,9 @@ impl Connection {
         let is_connect = matches!(request, Request::Connect(_));
         if matches!(request, Request::Subscribe(_)) {
             self.outbox.hold_subscribe();
+        }
+        if matches!(request, Request::Publish(_)) {
+            self.broker.metrics().family(self.family).messages_in.inc();
         }
         let is_acked =
             matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
