@@ -412,3 +412,16 @@ fn strip_reason_string(packet: &mut Packet) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fifth of the 3 KiB that an idle MQTT connection may cost, its heap for one subscription included.
+    #[test]
+    fn a_session_is_small() {
+        let heap = 4 * size_of::<(crate::topic::TopicFilter, crate::session::SubscriptionId)>() + 32;
+        let session = size_of::<MqttSession>();
+        assert!(session + heap <= 600, "{session} bytes and {heap} on the heap");
+    }
+}
