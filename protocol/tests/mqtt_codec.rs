@@ -1,6 +1,6 @@
 //! The MQTT codec as data: golden bytes both ways and at every split, and what each broken packet is called.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test helper may panic")]
 
 use bytes::{Bytes, BytesMut};
 use tidegate_protocol::mqtt::packet::{

@@ -1,6 +1,6 @@
 //! The MQTT codec against one that others wrote: what we encode they read as the same, and the other way round.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use bytes::{Bytes, BytesMut};
 use mqttbytes::{v4, v5};

@@ -578,6 +578,27 @@ fn nothing_larger_than_the_client_takes_is_sent() {
 }
 
 #[test]
+fn an_answer_that_does_not_fit_ends_the_session() {
+    let small = |bytes| props(Properties { maximum_packet_size: Some(bytes), ..Properties::default() });
+    for reply in [connected(), Reply::Refused(Refusal::NotAuthorized)] {
+        let mut talk = Conversation::open(V5, &Settings::default());
+        talk.say(&Packet::Connect(Box::new(Connect { properties: small(4), ..connect(V5) })));
+        let (token, _) = talk.request();
+        talk.reply(token, reply);
+        assert!(talk.hears_nothing(), "no DISCONNECT without CONNACK");
+        assert_eq!(talk.closed.unwrap().kind, CloseKind::TooBig);
+    }
+    let mut unnamed = Conversation::open(V5, &Settings { client_id_bytes_max: 0, ..Settings::default() });
+    unnamed.say(&Packet::Connect(Box::new(Connect { properties: small(4), ..connect(V5) })));
+    assert!(unnamed.hears_nothing() && unnamed.closed.is_some());
+    let mut talk =
+        Conversation::connected(Connect { properties: small(40), ..connect(V5) }, &Settings::default());
+    let filters = [("$share/g/a", AtMostOnce); 40];
+    talk.say(&subscribe(&filters, None));
+    assert!(matches!(talk.hear(), Packet::Disconnect(why) if why.reason == ReasonCode::PACKET_TOO_LARGE));
+}
+
+#[test]
 fn a_client_that_wants_no_problem_information_gets_none() {
     let properties = props(Properties { request_problem_information: Some(false), ..Properties::default() });
     let mut talk = Conversation::connected(Connect { properties, ..connect(V5) }, &Settings::default());
