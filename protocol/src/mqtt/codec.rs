@@ -202,6 +202,10 @@ impl Codec {
         if is_for_other_end {
             return Err(DecodeError::Protocol("a packet that only the other end may send"));
         }
+        if self.version.is_none() && packet_type != PacketType::Connect {
+            // Before its body is looked at: a stranger's SUBSCRIBE may be long.
+            return Err(DecodeError::Protocol("the first packet is not CONNECT [MQTT-3.1.0-1]"));
+        }
         let is_v3 = matches!(self.version, Some(Version::V3_1 | Version::V3_1_1));
         if is_v3 && packet_type == PacketType::Auth {
             return Err(DecodeError::Malformed("packet type 15 is reserved in MQTT 3"));

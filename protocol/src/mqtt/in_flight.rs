@@ -32,6 +32,9 @@ impl InFlight {
 
     /// The identifier for the next delivery: not 0 and not in use [MQTT-2.2.1-4]. `None` when all are.
     pub(super) fn next_id(&self) -> Option<u16> {
+        if self.deliveries.len() >= usize::from(u16::MAX) {
+            return None;
+        }
         let mut id = self.last;
         for _ in 0..=self.deliveries.len() {
             id = if id == u16::MAX { 1 } else { id + 1 };
@@ -99,8 +102,8 @@ mod tests {
 
     #[test]
     fn has_no_identifier_left_when_all_are_in_use() {
-        let mut in_flight = InFlight::default();
-        in_flight.deliveries = (1..=u16::MAX).map(|id| (id, Tag(0))).collect();
+        let deliveries = (1..=u16::MAX).map(|id| (id, Tag(0))).collect();
+        let in_flight = InFlight { deliveries, ..InFlight::default() };
         assert_eq!(in_flight.next_id(), None);
     }
 }

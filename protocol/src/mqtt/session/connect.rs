@@ -132,13 +132,6 @@ impl MqttSession {
             reason: ReasonCode::SUCCESS,
             properties,
         }));
-        if self.outputs.is_empty() {
-            // Not even CONNACK fits into what the client takes.
-            self.end(End::new(
-                ReasonCode::PACKET_TOO_LARGE,
-                "the maximum packet size is below that of CONNACK",
-            ));
-        }
     }
 
     /// What this server does and does not (§3.2.2.3). Absent: available, or no limit.

@@ -243,6 +243,9 @@ impl MqttSession {
     }
 
     fn close(&mut self, reason: CloseReason) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
         // Nothing may follow DISCONNECT [MQTT-3.14.4-1], so only 3.x gets its queue written first.
         let is_planned = matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting);
         let lane = if is_planned && !self.is_v5() { DataLane::Drain } else { DataLane::Abort };
@@ -256,7 +259,7 @@ impl MqttSession {
     }
 
     /// Sends within the client's Maximum Packet Size: what explains is left out first [MQTT-3.4.2-2], and a
-    /// packet that is still too large is not sent [MQTT-3.1.2-24].
+    /// packet that is still too large is not sent [MQTT-3.1.2-24], which ends the session.
     fn send(&mut self, mut packet: Packet) {
         let may_explain = self.client.wants_problems
             || matches!(packet.packet_type(), PacketType::ConnAck | PacketType::Disconnect); // [MQTT-3.1.2-29]
@@ -270,6 +273,14 @@ impl MqttSession {
         }
         if bytes.len() <= self.client.packet_bytes_max {
             self.outputs.push_back(Output::Send(Outgoing::new(MessageKind::Binary, bytes))); // [MQTT-6.0.0-3]
+            return;
+        }
+        let detail = "an answer is above the client's maximum packet size";
+        match packet.packet_type() {
+            PacketType::Disconnect => {}
+            // [MQTT-3.14.0-1]: no DISCONNECT without a CONNACK before it.
+            PacketType::ConnAck => self.close(CloseReason::new(CloseKind::TooBig, detail)),
+            _ => self.end(End::new(ReasonCode::PACKET_TOO_LARGE, detail)),
         }
     }
 
@@ -410,5 +421,18 @@ fn strip_reason_string(packet: &mut Packet) {
         if **properties == Properties::default() {
             *slot = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fifth of the 3 KiB that an idle MQTT connection may cost, its heap for one subscription included.
+    #[test]
+    fn a_session_is_small() {
+        let heap = 4 * size_of::<(crate::topic::TopicFilter, crate::session::SubscriptionId)>() + 32;
+        let session = size_of::<MqttSession>();
+        assert!(session + heap <= 600, "{session} bytes and {heap} on the heap");
     }
 }

@@ -1,0 +1,187 @@
+//! A conversation with one MQTT session: the test is both the client and the broker.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test helper may panic")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tidegate_protocol::mqtt::packet::{Connect, Packet, Publish, Version};
+use tidegate_protocol::mqtt::{self, Codec, Limits, Settings};
+use tidegate_protocol::publication::{Publication, QoS};
+use tidegate_protocol::session::{
+    CloseReason, Connected, Delivery, Granted, Output, Published, Reply, Request, Session, SubscriptionId,
+    Tag, Token,
+};
+use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::websocket::{Message, MessageKind};
+
+pub(crate) struct Conversation {
+    pub(crate) session: Box<dyn Session>,
+    pub(crate) codec: Codec,
+    pub(crate) now: Instant,
+    pub(crate) requests: Vec<(Token, Request)>,
+    pub(crate) closed: Option<CloseReason>,
+    packets: Vec<Packet>,
+}
+
+impl Conversation {
+    pub(crate) fn open(version: Version, settings: &Settings) -> Self {
+        let now = Instant::now();
+        let limits =
+            Limits { packet_bytes_max: usize::MAX, topic: TopicLimits::STANDARD, user_properties_max: 100 };
+        Self {
+            session: mqtt::open(None, settings, now),
+            codec: Codec::client(version, limits),
+            now,
+            requests: Vec::new(),
+            closed: None,
+            packets: Vec::new(),
+        }
+    }
+
+    /// Connected with these words; CONNACK is taken.
+    pub(crate) fn connected(connect: Connect, settings: &Settings) -> Self {
+        let mut talk = Self::open(connect.version, settings);
+        talk.say(&Packet::Connect(Box::new(connect)));
+        let (token, Request::Connect(_)) = talk.request() else { panic!("CONNECT asks the broker") };
+        talk.reply(token, Reply::Connected(Box::default()));
+        assert!(matches!(talk.hear(), Packet::ConnAck(_)));
+        talk
+    }
+
+    pub(crate) fn online(version: Version) -> Self {
+        Self::connected(connect(version), &Settings::default())
+    }
+
+    pub(crate) fn say(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        self.codec.encode(packet, &mut bytes);
+        self.say_bytes(&bytes);
+    }
+
+    pub(crate) fn say_bytes(&mut self, bytes: &[u8]) {
+        self.session.handle_message(Message::Binary(Bytes::copy_from_slice(bytes)), self.now);
+        self.drain();
+    }
+
+    pub(crate) fn reply(&mut self, token: Token, reply: Reply) {
+        self.session.handle_reply(token, reply, self.now);
+        self.drain();
+    }
+
+    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+        self.session.handle_delivery(delivery, self.now);
+        self.drain();
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.session.handle_timeout(self.now);
+        self.drain();
+    }
+
+    /// The next packet that the client gets.
+    pub(crate) fn hear(&mut self) -> Packet {
+        assert!(!self.packets.is_empty(), "the session said nothing; closed: {:?}", self.closed);
+        self.packets.remove(0)
+    }
+
+    pub(crate) fn hears_nothing(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// The next request that the broker gets.
+    pub(crate) fn request(&mut self) -> (Token, Request) {
+        assert!(!self.requests.is_empty(), "nothing was asked; closed: {:?}", self.closed);
+        self.requests.remove(0)
+    }
+
+    /// SUBSCRIBE bytes, granted at `qos`; SUBACK is taken.
+    pub(crate) fn subscribe(&mut self, packet: &Packet, qos: QoS) -> SubscriptionId {
+        self.say(packet);
+        let (token, Request::Subscribe(asked)) = self.request() else { panic!("SUBSCRIBE asks the broker") };
+        self.reply(token, Reply::Subscribed(asked.iter().map(|_| Ok(Granted { qos })).collect()));
+        assert!(matches!(self.hear(), Packet::SubAck(_)));
+        asked.first().unwrap().id
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            assert!(self.closed.is_none(), "nothing comes after Close: {output:?}");
+            match output {
+                Output::Send(outgoing) => {
+                    assert_eq!(outgoing.kind, MessageKind::Binary);
+                    let mut bytes = BytesMut::from(&outgoing.head[..]);
+                    if let Some(body) = &outgoing.body {
+                        bytes.extend_from_slice(body.bytes());
+                    }
+                    let mut bytes = bytes.freeze();
+                    let packet = self.codec.decode(&mut bytes).unwrap().unwrap();
+                    assert!(bytes.is_empty());
+                    self.packets.push(packet);
+                }
+                Output::Request(token, request) => self.requests.push((token, request)),
+                Output::Close(reason, _) => self.closed = Some(reason),
+            }
+        }
+    }
+}
+
+pub(crate) fn connect(version: Version) -> Connect {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive_s: 60,
+        client_id: "c".into(),
+        will: None,
+        user_name: None,
+        password: None,
+        properties: None,
+    }
+}
+
+pub(crate) fn topic(name: &str) -> Topic {
+    Topic::parse(name, &TopicLimits::STANDARD).unwrap()
+}
+
+pub(crate) fn publish(qos: QoS, packet_id: u16) -> Publish {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: Some(topic("a")),
+        packet_id,
+        properties: None,
+        payload: Bytes::from_static(b"x"),
+    }
+}
+
+pub(crate) fn delivery(
+    publication: Publication,
+    qos: QoS,
+    subscription: SubscriptionId,
+    tag: u64,
+) -> Delivery {
+    Delivery {
+        publication: Arc::new(publication),
+        qos,
+        retain: false,
+        is_retained: false,
+        subscription,
+        also: None,
+        tag: Tag(tag),
+    }
+}
+
+pub(crate) fn connected() -> Reply {
+    Reply::Connected(Box::new(Connected {
+        client_id: "given".into(),
+        is_assigned: true,
+        ..Connected::default()
+    }))
+}
+
+pub(crate) fn published(matched: usize) -> Reply {
+    Reply::Published(Published { matched })
+}
