@@ -432,6 +432,7 @@ impl Broker {
         if let Some(will) = client.will.take() {
             let mut publication = will.publication;
             publication.publisher = key;
+            publication.expires_at = will.expiry.map(|expiry| now.instant + expiry);
             if let Err(refusal) = self.route(publication, now, batch) {
                 info!(%refusal, "a will was not published");
             }
