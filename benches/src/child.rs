@@ -63,7 +63,7 @@ impl Broker {
                 command
             }
             Program::Mosquitto => {
-                fs::write(&config, mosquitto_config(port, queues))?;
+                fs::write(&config, mosquitto_config(port, free_port()?, queues))?;
                 let mut command = Command::new(mosquitto_path());
                 command.arg("-c").arg(&config);
                 command
@@ -170,13 +170,15 @@ fn tidegate_config(port: u16, admin_port: u16) -> String {
     format!("[[listener]]\nbind = \"127.0.0.1:{port}\"\n\n[admin]\nbind = \"127.0.0.1:{admin_port}\"\n")
 }
 
-fn mosquitto_config(port: u16, queues: Queues) -> String {
+/// Debian's 2.0.11 refuses to start with a websockets listener alone, hence the second port, which nobody uses.
+fn mosquitto_config(port: u16, unused_port: u16, queues: Queues) -> String {
     let queued = match queues {
         Queues::NeverDrop => "max_queued_messages 0\nmax_queued_bytes 0\n",
         Queues::Default => "",
     };
     format!(
         "listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\npersistence false\n\
-         set_tcp_nodelay true\nlog_type none\nconnection_messages false\nsys_interval 0\n{queued}"
+         set_tcp_nodelay true\nlog_type none\nconnection_messages false\nsys_interval 0\n{queued}\
+         listener {unused_port} 127.0.0.1\n"
     )
 }
