@@ -164,9 +164,13 @@ pub fn greet(swarm: &mut Swarm, groups: &mut [Group]) -> io::Result<()> {
                 group.publishers.first().map_or(1, |publisher| publisher.receivers.len().clamp(1, 200));
             group.publish(swarm, frames)?;
         }
-        let until = Instant::now() + Duration::from_millis(20);
-        while Instant::now() < until {
+        // Patient while something comes: ten thousand deliveries take their time.
+        let (mut heard, mut until) = (swarm.deliveries, Instant::now() + Duration::from_millis(50));
+        while Instant::now() < until && groups.iter().any(|group| group.missing(swarm) > 0) {
             swarm.turn(Duration::from_millis(5))?;
+            if swarm.deliveries != heard {
+                (heard, until) = (swarm.deliveries, Instant::now() + Duration::from_millis(500));
+            }
         }
     }
     quiet(swarm, groups)

@@ -70,7 +70,7 @@ pub fn deflate(setting: &Setting, subject: Subject, n: usize, deflated: bool) ->
 pub fn fanin(setting: &Setting, subject: Subject, n: usize, size: usize) -> io::Result<Vec<Row>> {
     let mut rig = Rig::new(setting, subject, &Payload::text(size), Queues::NeverDrop)?;
     let subscribers = rig.subscribers(1, |_| vec!["load/in".to_owned()], false)?;
-    let publishers = (0..n).map(|_| rig.publisher("load/in", 1)).collect::<io::Result<_>>()?;
+    let publishers = rig.publishers(&vec!["load/in".to_owned(); n])?;
     rig.groups = vec![Group::new(publishers, subscribers)];
     rig.both_paces(setting, &format!("fanin {n}→1, {}", bytes(size)), size, FIXED_DELIVERIES_PER_SECOND)
 }
@@ -79,8 +79,8 @@ pub fn fanin(setting: &Setting, subject: Subject, n: usize, size: usize) -> io::
 pub fn pairs(setting: &Setting, subject: Subject, n: usize, size: usize) -> io::Result<Vec<Row>> {
     let mut rig = Rig::new(setting, subject, &Payload::text(size), Queues::NeverDrop)?;
     let subscribers = rig.subscribers(n, |index| vec![format!("load/pair/{index}")], false)?;
-    for (index, subscriber) in subscribers.into_iter().enumerate() {
-        let publisher = rig.publisher(&format!("load/pair/{index}"), 1)?;
+    let topics: Vec<String> = (0..n).map(|index| format!("load/pair/{index}")).collect();
+    for (publisher, subscriber) in rig.publishers(&topics)?.into_iter().zip(subscribers) {
         rig.groups.push(Group::new(vec![publisher], vec![subscriber]));
     }
     rig.both_paces(setting, &format!("pairs {n}, {}", bytes(size)), size, FIXED_DELIVERIES_PER_SECOND)
@@ -145,13 +145,13 @@ pub fn idle(setting: &Setting, subject: Subject) -> io::Result<Vec<Row>> {
     rig.groups = vec![Group::new(vec![publisher], subscribers)];
     greet(&mut rig.swarm, &mut rig.groups)?;
     let short = Setting { warm_up: Duration::ZERO, measured: Duration::from_secs(1), ..setting.clone() };
-    let window = rig.window(&short, Pace::Fixed { messages_per_second: 5.0 })?;
+    let _window = rig.window(&short, Pace::Fixed { messages_per_second: 5.0 })?;
     let after = rig.settled_rss()?;
     let each = |rss: u64| (rss as f64 - before as f64) / n as f64;
     let figures = vec![
         ("idle_bytes_per_connection", each(idle)),
         ("after_traffic_bytes_per_connection", each(after)),
-        ("deliveries_between", window.deliveries as f64),
+        ("deliveries_each", rig.swarm.deliveries as f64 / n as f64),
     ];
     Ok(vec![Row { scenario: format!("idle, {n} connections"), subject: subject.name(), figures }])
 }
@@ -252,6 +252,19 @@ impl Rig {
         let connection = self.swarm.open(vec![publisher(self.subject.protocol, topic)])?;
         let frame = self.payload.publish(self.subject.protocol, topic);
         Ok(Publisher { connection, frames: vec![frame; frames], receivers: Vec::new(), next: 0 })
+    }
+
+    /// One publishing connection per topic.
+    fn publishers(&mut self, topics: &[String]) -> io::Result<Vec<Publisher>> {
+        let (protocol, payload) = (self.subject.protocol, &self.payload);
+        let first = self.swarm.open(topics.iter().map(|topic| publisher(protocol, topic)).collect())?;
+        let publisher = |(index, topic): (usize, &String)| Publisher {
+            connection: first + index,
+            frames: vec![payload.publish(protocol, topic)],
+            receivers: Vec::new(),
+            next: 0,
+        };
+        Ok(topics.iter().enumerate().map(publisher).collect())
     }
 
     fn window(&mut self, setting: &Setting, pace: Pace) -> io::Result<crate::drive::Window> {
