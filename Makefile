@@ -35,7 +35,8 @@ doc: ## The documentation, without warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 
 layering: ## protocol must not depend on tokio
-	@if cargo tree -p tidegate-protocol -e normal -i tokio 2>/dev/null | grep -q tokio; then \
+	@tree=$$(cargo tree -p tidegate-protocol -e normal --prefix none); \
+	if grep -q '^tokio ' <<< "$$tree"; then \
 		echo "tidegate-protocol depends on tokio; it must stay free of I/O" >&2; exit 1; fi
 	@echo "tidegate-protocol does not depend on tokio"
 
@@ -51,6 +52,7 @@ load: ## The broker beside mosquitto over real sockets, about six minutes
 	target/release/load all
 
 fuzz: setup-fuzz ## Ten seconds of each fuzz target (FUZZ_SECONDS=600 for more)
+	@[ -n "$(FUZZ_TARGETS)" ] || { echo "no fuzz targets in protocol/fuzz/fuzz_targets" >&2; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \
 		echo "== fuzz $$target"; \
 		(cd protocol && $(FUZZ) run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048); \
