@@ -370,7 +370,7 @@ impl Queue {
     // ---- in: the owner's frames ----
 
     pub(crate) fn push_control(&mut self, frame: Bytes) {
-        if self.is_open() || matches!(self.phase, Phase::Closing(_)) {
+        if matches!(self.phase, Phase::Open | Phase::Closing(_)) {
             self.control_bytes += frame.len();
             self.control.push_back(frame);
         }
@@ -662,12 +662,15 @@ impl Queue {
     }
 
     pub(crate) fn block(&mut self, now: Instant) {
-        self.blocked_since.get_or_insert(now);
-        self.signals.add(Signals::BLOCKED);
+        if self.blocked_since.is_none() {
+            self.blocked_since = Some(now);
+            self.signals.add(Signals::BLOCKED);
+        }
     }
 
     /// The socket took bytes but not all: its silence counts from here.
     pub(crate) fn block_anew(&mut self, now: Instant) {
+        self.block(now);
         self.blocked_since = Some(now);
     }
 
