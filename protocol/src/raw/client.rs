@@ -314,6 +314,9 @@ impl Answer {
     }
 }
 
+/// As [`Properties::user`] has them.
+type UserProperties = Vec<(Box<str>, Box<str>)>;
+
 /// Hands out the fields of one answer.
 struct AnswerReader<'de> {
     fields: Fields<'de>,
@@ -421,7 +424,7 @@ impl<'de> AnswerReader<'de> {
         crate::publication::compact(&self.message.slice_ref(part))
     }
 
-    fn props(&mut self) -> Result<Vec<(Box<str>, Box<str>)>, AnswerError> {
+    fn props(&mut self) -> Result<UserProperties, AnswerError> {
         const WRONG: AnswerError = AnswerError::WrongValue("props");
         let fields = match self.take("props") {
             None => return Ok(Vec::new()),
