@@ -56,7 +56,8 @@ impl Client {
 
     /// Connects. A first attempt that fails is the caller's to repeat; after it, the client connects again by
     /// itself for as long as the broker's close codes allow it. To be called within a tokio runtime.
-    pub async fn connect_with(url: &str, options: Options) -> Result<(Self, Events), ConnectError> {
+    pub async fn connect_with(url: &str, mut options: Options) -> Result<(Self, Events), ConnectError> {
+        options.limits = options.limits.at_least_one();
         let endpoint = Endpoint::parse(url)?;
         let connection = Connection::open(&endpoint, &options).await?;
         let options = Arc::new(options);
@@ -66,7 +67,7 @@ impl Client {
             message_bytes_max: AtomicUsize::new(usize::MAX),
         });
         status.set_connected(&connection);
-        let (commands, receiver) = mpsc::channel(options.limits.commands_max.max(1));
+        let (commands, receiver) = mpsc::channel(options.limits.commands_max);
         let (sender, events) = event_queue(options.limits);
         let driver = Driver {
             endpoint,

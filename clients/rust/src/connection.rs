@@ -214,6 +214,23 @@ impl Connection {
         }
     }
 
+    /// The broker's Close, if it lies here unread although the socket has failed: it says more than the failure.
+    pub(crate) async fn last_words(&mut self) -> Option<Disconnect> {
+        for _ in 0..DISCARD_BYTES_MAX / READ_BYTES {
+            loop {
+                match self.poll_message() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(closed @ Disconnect::Closed { .. }) => return Some(closed),
+                    Err(_) => return None,
+                }
+            }
+            self.readable().await.ok()?;
+            self.read().ok()?;
+        }
+        None
+    }
+
     /// Gives the socket what it takes without waiting.
     pub(crate) fn write(&mut self) -> Result<(), Disconnect> {
         while !self.output.is_empty() {

@@ -87,6 +87,10 @@ impl Driver {
                     let _ = done.send(());
                     return;
                 }
+                Stop::Lost(Disconnect::Io(error)) => {
+                    let last_words = timeout(self.options.close_timeout, connection.last_words()).await;
+                    last_words.ok().flatten().unwrap_or(Disconnect::Io(error))
+                }
                 Stop::Lost(cause) => cause,
             };
             if let Some(code) = cause.close_code() {

@@ -31,8 +31,12 @@ pub(crate) enum Beat {
     GiveUp,
 }
 
+/// As good as never, and still a time that can be added to an instant.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Heartbeat {
     pub(crate) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
+        let (interval, timeout) = (interval.min(LONGEST), timeout.min(LONGEST));
         Self { interval, timeout, state: State::Quiet { ping_at: now + interval } }
     }
 

@@ -26,7 +26,7 @@ pub struct Options {
     pub limits: Limits,
 }
 
-/// Pauses that double from `first` to `max`, each shortened at random by up to a half.
+/// Pauses that double from `first` to `max`, each shortened at random by up to a half. None is longer than an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// After the first failure.
@@ -73,6 +73,20 @@ impl Default for Options {
             backoff: Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) },
             compression: Compression::Offered,
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// A queue without any room would stop the client.
+    pub(crate) fn at_least_one(self) -> Self {
+        Self {
+            message_bytes_max: self.message_bytes_max,
+            events_max: self.events_max.max(1),
+            event_bytes_max: self.event_bytes_max.max(1),
+            commands_max: self.commands_max.clamp(1, tokio::sync::Semaphore::MAX_PERMITS),
+            in_flight_max: self.in_flight_max.max(1),
+            output_bytes_max: self.output_bytes_max.max(1),
         }
     }
 }

@@ -19,8 +19,8 @@ pub(crate) enum Retry {
     After(Duration),
 }
 
-/// A pause that is named by the broker is at most this long.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// No pause is longer than this, and somewhat more at random, whoever named it.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// A connection that lasted so long is a success; pauses begin anew after it.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -79,8 +79,9 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    pub(crate) const fn new(backoff: Backoff) -> Self {
-        Self { backoff, failures: 0 }
+    pub(crate) fn new(backoff: Backoff) -> Self {
+        let Backoff { first, max } = backoff;
+        Self { backoff: Backoff { first: first.min(PAUSE_MAX), max: max.min(PAUSE_MAX) }, failures: 0 }
     }
 
     /// A connection that lasted so long ended.
@@ -102,7 +103,7 @@ impl Pauses {
                 longest / 2 + (longest / 2).mul_f64(random.clamp(0.0, 1.0))
             }
             Retry::After(named) => {
-                let named = named.min(RETRY_AFTER_MAX);
+                let named = named.min(PAUSE_MAX);
                 let at_least = if is_first { named } else { named.max(self.longest()) };
                 // So that not all clients of a restarted broker come in the same instant.
                 at_least + (self.backoff.first + named / 4).mul_f64(random.clamp(0.0, 1.0))

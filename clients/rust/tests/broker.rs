@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use support::{broker, next, next_message, options, soon};
 use tidegate_client::{
-    Client, Compression, Conflate, ConnectError, Event, Options, Overflow, Properties, Publication,
-    RequestError, SubscribeOptions, Topic,
+    Client, Compression, Conflate, ConnectError, Disconnect, Event, Options, Overflow, Properties,
+    Publication, RequestError, SubscribeOptions, Topic,
 };
 use tidegate_protocol::topic::TopicLimits;
 
@@ -117,7 +117,7 @@ async fn a_message_beyond_the_brokers_limit_is_not_sent() {
 
 #[tokio::test]
 async fn close_sends_what_was_published_before_it() {
-    let (server, url) = broker::start();
+    let (_server, url) = broker::start();
     let (reader, mut events) = Client::connect(&url).await.unwrap();
     reader.subscribe("a", SubscribeOptions::new()).await.unwrap();
     let (writer, mut writer_events) = Client::connect(&url).await.unwrap();
@@ -129,7 +129,26 @@ async fn close_sends_what_was_published_before_it() {
     for number in 0..500 {
         assert_eq!(next_message(&mut events).await.text(), Some(number.to_string().as_str()));
     }
-    soon(server.stop(Duration::from_secs(5))).await;
+}
+
+#[tokio::test]
+async fn a_restarted_broker_gets_the_subscriptions_back() {
+    let (server, url) = broker::start();
+    let (client, mut events) = Client::connect(&url).await.unwrap();
+    client.subscribe("a/+", SubscribeOptions::new()).await.unwrap();
+    assert_eq!(soon(server.stop(Duration::from_secs(5))).await, 0);
+    drop(server);
+    let retry_in = match next(&mut events).await {
+        Some(Event::Lost { cause: Disconnect::Closed { code: Some(1001 | 1012), .. }, retry_in }) => retry_in,
+        other => panic!("expected the planned end, not {other:?}"),
+    };
+    let _server = soon(broker::restart(&url)).await;
+    tokio::time::pause();
+    tokio::time::advance(retry_in).await;
+    tokio::time::resume();
+    assert!(matches!(next(&mut events).await, Some(Event::Restored { may_have_gap: true })));
+    assert_eq!(client.publish_acknowledged(&text("a/1", "again")).await.unwrap(), 1);
+    assert_eq!(next_message(&mut events).await.text(), Some("again"));
 }
 
 #[tokio::test]

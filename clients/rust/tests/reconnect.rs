@@ -184,6 +184,24 @@ async fn waits_as_long_as_a_restarting_broker_says() {
 }
 
 #[tokio::test]
+async fn a_close_counts_even_if_the_socket_fails_behind_it() {
+    for _ in 0..20 {
+        let (_fake, mut peer, client, mut events) = connected().await;
+        client.publish(&hi()).await.unwrap();
+        peer.stream.readable().await.unwrap();
+        peer.close(4004, "kicked").await;
+        // With unread input the kernel resets the connection.
+        drop(peer);
+        client.publish(&hi()).await.unwrap();
+        let end = next(&mut events).await;
+        let Some(Event::Ended(End::Disconnect(Disconnect::Closed { code, .. }))) = end else {
+            panic!("expected the end, not {end:?}")
+        };
+        assert_eq!(code, Some(4004));
+    }
+}
+
+#[tokio::test]
 async fn a_refused_handshake_is_final_or_not_by_its_status() {
     let (fake, peer, _client, mut events) = connected().await;
     drop(peer);

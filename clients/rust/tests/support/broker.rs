@@ -11,12 +11,31 @@ use tidegate::outbox::Shared;
 use tidegate::outbox::queue::Limits;
 use tidegate::outbox::writer::WriteLimits;
 use tidegate::retained::{Retained, RetainedLimits};
-use tidegate::server::{AdmissionLimits, ListenerSettings, Server, Settings};
+use tidegate::server::{AdmissionLimits, BindError, ListenerSettings, Server, Settings};
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::Overflow;
 
 /// A broker that has started, and where.
 pub fn start() -> (Server, String) {
+    let server = start_at("127.0.0.1:0").unwrap();
+    let (_, address) = server.listeners().next().unwrap();
+    let url = format!("ws://{address}/ws");
+    (server, url)
+}
+
+/// Another broker in the place of one that has stopped.
+pub async fn restart(url: &str) -> Server {
+    let address = url.strip_prefix("ws://").unwrap().strip_suffix("/ws").unwrap();
+    // The listener of the old one is closed by a task of its own.
+    loop {
+        match start_at(address) {
+            Ok(server) => return server,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+fn start_at(address: &str) -> Result<Server, BindError> {
     let metrics = Arc::new(Metrics::default());
     let shared = Arc::new(Shared {
         limits: Limits {
@@ -63,7 +82,7 @@ pub fn start() -> (Server, String) {
     };
     let listener = ListenerSettings {
         name: "test".into(),
-        bind: "127.0.0.1:0".parse().unwrap(),
+        bind: address.parse().unwrap(),
         paths: vec!["/ws".to_owned()],
         negotiation: Default::default(),
         limits: AdmissionLimits {
@@ -72,7 +91,5 @@ pub fn start() -> (Server, String) {
             handshakes_per_second: None,
         },
     };
-    let server = Server::start(vec![listener], settings, Arc::new(broker)).unwrap();
-    let (_, address) = server.listeners().next().unwrap();
-    (server, format!("ws://{address}/ws"))
+    Server::start(vec![listener], settings, Arc::new(broker))
 }
