@@ -12,7 +12,6 @@ use tidegate_protocol::session::{
     RetainHandling, Settlement, Subscribe, SubscriptionId, Tag, Will, WillFate,
 };
 use tidegate_protocol::topic::{Topic, TopicFilter};
-use tidegate_protocol::websocket::deflate;
 use tracing::info;
 
 use crate::auth::{Authenticator, Peer};
@@ -153,7 +152,6 @@ impl Broker {
         metrics.retained_messages.set(self.retained.len() as u64);
         metrics.retained_bytes.set(self.retained.bytes() as u64);
         metrics.outbox_messages.set(self.shared.queued() as u64);
-        metrics.deflate.observe(&deflate::Totals::read());
     }
 
     /// Forgets what has expired or is stale; called every few seconds.
