@@ -34,7 +34,7 @@ use crate::auth::Peer;
 use crate::broker::{Batch, Broker, Client, Now};
 use crate::metrics::Ended;
 use crate::outbox::Outbox;
-use crate::outbox::queue::{LAG_INTERVAL, Signals};
+use crate::outbox::queue::{Frame, LAG_INTERVAL, Signals};
 use crate::outbox::writer::Socket;
 use crate::subscription::Entry;
 
@@ -157,7 +157,7 @@ struct Brake {
 /// Where a session's output goes while it is drained.
 enum Lane<'a> {
     Control,
-    Data(&'a mut Vec<Bytes>),
+    Data(&'a mut Vec<Frame>),
 }
 
 /// Input discarded after our Close.
@@ -338,8 +338,7 @@ impl Connection {
             self.lag_at = None;
             self.tell_lag(now);
         }
-        let dropped = self.outbox.release_paced(instant);
-        self.broker.metrics().dropped(DropReason::Oldest, dropped as u64);
+        self.outbox.release_paced(instant);
         if self.outbox.blocked_since().is_some_and(|since| since + self.settings.stall_timeout <= instant) {
             self.broker.metrics().disconnects.inc(Ended::Closed(CloseKind::TooSlow));
             debug!(client = ?self.client.id(), "the socket has taken no byte for queue.stall_timeout");
@@ -388,7 +387,8 @@ impl Connection {
         }
         self.tell_lag(now);
         PUMP.with_borrow_mut(|(entries, frames)| {
-            loop {
+            // While the socket takes nothing, what is queued stays where the policy can reach it.
+            while self.outbox.blocked_since().is_none() {
                 let has_more = self.client.awaits_retained() && {
                     let before = self.outbox.is_below_half();
                     self.broker.pull_retained(&mut self.client, now.instant);
@@ -399,33 +399,39 @@ impl Connection {
                     break;
                 }
                 self.outbox.flush(now.instant);
-                if self.outbox.blocked_since().is_some() || !matches!(self.phase, Phase::Open) {
+                if !matches!(self.phase, Phase::Open) {
                     break;
                 }
             }
         });
     }
 
-    fn encode_some(&mut self, entries: &mut Vec<Entry>, frames: &mut Vec<Bytes>, now: Now) -> bool {
-        self.outbox.take_for_session(entries, PUMP_COUNT, self.session.wants(), now.instant);
-        if entries.is_empty() {
-            return false;
+    fn encode_some(&mut self, entries: &mut Vec<Entry>, frames: &mut Vec<Frame>, now: Now) -> bool {
+        let mut count = 0;
+        while count < PUMP_COUNT {
+            // Few at a time, since each acknowledged one may fill the window; they leave in one write.
+            self.outbox.take_for_session(entries, PUMP_COUNT - count, self.session.wants(), now.instant);
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.len();
+            for entry in entries.drain(..) {
+                self.encode(entry, frames, now);
+            }
         }
-        let count = entries.len();
-        for entry in entries.drain(..) {
-            self.encode(entry, frames, now);
+        if count > 0 {
+            self.outbox.put_back(frames, count);
         }
-        self.outbox.put_back(frames, count);
-        true
+        count > 0
     }
 
-    fn encode(&mut self, entry: Entry, frames: &mut Vec<Bytes>, now: Now) {
+    fn encode(&mut self, entry: Entry, frames: &mut Vec<Frame>, now: Now) {
         if entry.publication.is_expired(now.instant) {
             self.broker.metrics().dropped(DropReason::Expired, 1);
             return;
         }
         if let (Some(form), Some(takeover)) = (entry.form, &mut self.takeover) {
-            frames.push(takeover.prepared_frame(entry.publication.prepared(form)));
+            frames.push(takeover.prepared_frame(entry.publication.prepared(form)).into());
             return;
         }
         let tag = self.client.next_tag();
@@ -634,20 +640,12 @@ impl Connection {
     fn send(&mut self, outgoing: Outgoing, lane: &mut Lane<'_>) {
         match lane {
             Lane::Control => {
-                let (head, body) =
-                    outgoing.into_frame(self.deflating.as_deref().filter(|_| self.takeover.is_none()));
-                self.outbox.push_control(head);
-                if let Some(body) = body {
-                    self.outbox.push_control(body);
-                }
+                let deflating = self.deflating.as_deref().filter(|_| self.takeover.is_none());
+                self.outbox.push_control(outgoing.into_frame(deflating));
             }
             Lane::Data(frames) => match &mut self.takeover {
-                Some(takeover) => frames.push(takeover.frame(&outgoing)),
-                None => {
-                    let (head, body) = outgoing.into_frame(self.deflating.as_deref());
-                    frames.push(head);
-                    frames.extend(body);
-                }
+                Some(takeover) => frames.push(takeover.frame(&outgoing).into()),
+                None => frames.push(outgoing.into_frame(self.deflating.as_deref()).into()),
             },
         }
     }
@@ -799,7 +797,7 @@ fn close_reason(error: &ReceiveError) -> CloseReason {
 }
 
 thread_local! {
-    static PUMP: std::cell::RefCell<(Vec<Entry>, Vec<Bytes>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
+    static PUMP: std::cell::RefCell<(Vec<Entry>, Vec<Frame>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// Flushes what a batch touched. A large fan-out is handed in chunks to other workers.

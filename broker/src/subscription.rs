@@ -66,6 +66,7 @@ impl Subscription {
     /// Ends it: nothing that is still queued for it is sent.
     pub fn end(&self) {
         self.alive.store(false, Ordering::Release);
+        self.outbox.note_dead();
     }
 
     /// Whether newer deliveries of a topic may take the place of queued ones.
@@ -132,10 +133,9 @@ impl Entry {
         }
     }
 
-    /// Whether both are for the same subscription and topic.
+    /// Whether both are for the same subscription and topic, of one client.
     pub fn is_same_feed(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.subscription, &other.subscription)
-            && self.publication.topic == other.publication.topic
+        self.subscription.id == other.subscription.id && self.publication.topic == other.publication.topic
     }
 }
 
