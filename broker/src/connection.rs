@@ -90,7 +90,7 @@ pub struct Connection {
     settings: Arc<Settings>,
     client: Client,
     /// Outboxes that this task has pushed to and not flushed yet.
-    batch: Batch,
+    batch: Option<Box<Batch>>,
     receiver: Receiver,
     /// Input that does not make up a message yet.
     partial: BytesMut,
@@ -126,8 +126,9 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let now = clock();
-        self.broker.leave(&mut self.client, now, &mut self.batch);
-        self.batch.flush(now.instant);
+        let batch = self.batch.get_or_insert_default();
+        self.broker.leave(&mut self.client, now, batch);
+        batch.flush(now.instant);
         let lost = self.outbox.detach();
         self.broker.metrics().dropped(DropReason::Closed, lost as u64);
     }
@@ -198,7 +199,7 @@ impl Connection {
             read,
             session: opened.session,
             client: Client::new(Arc::clone(&outbox)),
-            batch: Batch::default(),
+            batch: None,
             outbox,
             receiver,
             partial: BytesMut::from(&opened.leftover[..]),
@@ -458,9 +459,6 @@ impl Connection {
         }
         let mut buffer = buffer::take(&mut self.partial);
         let mut progress = false;
-        if self.batch.touched.capacity() == 0 {
-            self.batch = buffer::take_batch();
-        }
         for _ in 0..READS_MAX {
             match self.read_once(context, &mut buffer, now) {
                 Poll::Pending => break,
@@ -477,7 +475,6 @@ impl Connection {
             self.pump(now);
             self.flush(now);
         }
-        buffer::give_back_batch(std::mem::take(&mut self.batch));
         progress
     }
 
@@ -664,13 +661,14 @@ impl Connection {
         }
         let is_acked =
             matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
-        let reply = self.broker.handle(&mut self.client, &self.peer, request, now, &mut self.batch);
+        let batch = self.batch.get_or_insert_with(buffer::take_batch);
+        let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
+        let slow = std::mem::take(&mut batch.slow);
         let Some(reply) = reply else { return };
         if is_connect && matches!(reply, Reply::Connected(_)) {
             self.receiver.set_message_bytes_max(self.settings.message_bytes_max);
         }
-        if !self.batch.slow.is_empty() {
-            let slow = std::mem::take(&mut self.batch.slow);
+        if !slow.is_empty() {
             if is_acked {
                 self.apply_brake(slow, (token, reply), now);
                 return;
@@ -758,9 +756,9 @@ impl Connection {
 
     /// Writes what this task has pushed, and its own answers.
     fn flush(&mut self, now: Now) {
-        if !self.batch.touched.is_empty() {
-            flush_all(&mut self.batch, now.instant);
-            buffer::give_back_batch(std::mem::take(&mut self.batch));
+        if let Some(mut batch) = self.batch.take() {
+            flush_all(&mut batch, now.instant);
+            buffer::give_back_batch(batch);
         }
         self.outbox.flush(now.instant);
     }

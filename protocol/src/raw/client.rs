@@ -514,7 +514,7 @@ mod tests {
         let operation::Operation::Sub(read) = as_the_broker_reads(&Operation::Sub(sub.clone())) else {
             panic!("not a sub")
         };
-        assert_eq!(read.id, operation::Id::Number(7));
+        assert_eq!(read.id, super::super::fields::Id::Number(7));
         assert_eq!(read.filters[0].as_str(), "a/+");
         assert!(!read.is_retained_wanted && read.no_local);
         assert_eq!(read.conflate, Some(Duration::from_millis(1)));
@@ -542,7 +542,7 @@ mod tests {
             let operation::Operation::Pub { id, publication } = as_the_broker_reads(&operation) else {
                 panic!("not a pub")
             };
-            assert_eq!(id, Some(operation::Id::Number(1)));
+            assert_eq!(id, Some(super::super::fields::Id::Number(1)));
             assert_eq!(&publication.payload[..], b"21.5");
             assert_eq!((publication.is_text, publication.retain), (is_text, true));
             assert_eq!(publication.properties.as_deref(), Some(&properties));
@@ -562,7 +562,7 @@ mod tests {
         ));
         assert!(matches!(
             as_the_broker_reads(&Operation::Ping { id: 1 }),
-            operation::Operation::Ping { id: Some(operation::Id::Number(1)) }
+            operation::Operation::Ping { id: Some(super::super::fields::Id::Number(1)) }
         ));
     }
 
