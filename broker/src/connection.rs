@@ -104,6 +104,8 @@ pub struct Connection {
     /// A subscriber of what this client publishes at QoS 0 is over its mark: others get a turn first.
     yields: bool,
     is_paused: bool,
+    /// A pong waits in the one place that pongs have while nothing is read.
+    joins_pongs: bool,
     /// Decoding stopped before the end of what was read.
     has_undecoded: bool,
     has_started: bool,
@@ -166,6 +168,9 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Unsent answers above which the client is not read.
 const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
+/// Unsent answers above which a pong takes the place of an older one.
+const PONG_BYTES_MAX: usize = 4 * 1024;
+
 /// Turns of the loop, or reads of one turn, before other tasks get theirs.
 const TURNS_MAX: usize = 16;
 const READS_MAX: usize = 4;
@@ -210,6 +215,7 @@ impl Connection {
             brake: None,
             yields: false,
             is_paused: false,
+            joins_pongs: false,
             has_undecoded: false,
             has_started: false,
             pulse: Pulse::new(&settings, now),
@@ -589,9 +595,21 @@ impl Connection {
                 self.session.handle_message(message, now.instant);
                 self.drain(&mut Lane::Control, now);
             }
-            Event::Ping(payload) => self.outbox.push_pong(frame::pong(&payload, None)),
+            Event::Ping(payload) => self.answer_ping(&payload),
             Event::Pong(_) => {}
             Event::Close(close) => self.answer_close(close.as_ref(), now),
+        }
+    }
+
+    /// Each ping gets its pong while those are read. Behind unsent ones the newest stands for all (RFC 6455 §5.5.3).
+    fn answer_ping(&mut self, payload: &[u8]) {
+        let pong = frame::pong(payload, None);
+        let unsent_bytes = self.outbox.control_bytes();
+        self.joins_pongs = unsent_bytes > PONG_BYTES_MAX || (self.joins_pongs && unsent_bytes > 0);
+        if self.joins_pongs {
+            self.outbox.push_pong(pong);
+        } else {
+            self.outbox.push_control(pong);
         }
     }
 
