@@ -576,6 +576,7 @@ impl Connection {
                     break;
                 }
                 Err(error) => {
+                    self.write_before_end(now);
                     let reason = close_reason(&error);
                     self.session.handle_close(reason.clone(), now.instant);
                     self.drain(&mut Lane::Control, now);
@@ -615,12 +616,19 @@ impl Connection {
 
     /// RFC 6455 §5.5.1: a Close is answered with the same code.
     fn answer_close(&mut self, close: Option<&CloseFrame>, now: Now) {
+        self.write_before_end(now);
         let frame = match close {
             Some(close) => frame::close(close.code, "", None),
             None => frame::close_without_code(None),
         };
         self.close_with(frame, DataLane::Abort, true, now);
         self.broker.metrics().disconnects.inc(Ended::ByPeer);
+    }
+
+    /// What came before the end in the same read has been answered, but for this client's own deliveries.
+    fn write_before_end(&mut self, now: Now) {
+        self.pump(now);
+        self.flush(now);
     }
 
     // ---- the session's outputs ----
