@@ -138,12 +138,12 @@ impl Drop for Connection {
 /// How far the connection is.
 ///
 /// ```text
-///   Open ──▶ Closing (our Close is queued) ──▶ Lingering (it is written; read until the peer closes) ──▶ Done
+///   Open ──▶ Closing (our Close is queued) ──▶ Lingering (it is written; read until the peer is done) ──▶ Done
 /// ```
 #[derive(Debug)]
 enum Phase {
     Open,
-    Closing { deadline: Instant, peer_closed: bool },
+    Closing { deadline: Instant },
     Lingering { deadline: Instant, bytes_left: usize },
     Done,
 }
@@ -313,7 +313,7 @@ impl Connection {
 
     /// The earliest instant at which something has to be done if nothing else happens.
     fn deadline(&self) -> Option<Instant> {
-        if let Phase::Closing { deadline, .. } | Phase::Lingering { deadline, .. } = self.phase {
+        if let Phase::Closing { deadline } | Phase::Lingering { deadline, .. } = self.phase {
             return Some(deadline);
         }
         let stalled = self.outbox.blocked_since().map(|since| since + self.settings.stall_timeout);
@@ -327,7 +327,7 @@ impl Connection {
 
     fn handle_deadlines(&mut self, now: Now) {
         let instant = now.instant;
-        if let Phase::Closing { deadline, .. } | Phase::Lingering { deadline, .. } = self.phase {
+        if let Phase::Closing { deadline } | Phase::Lingering { deadline, .. } = self.phase {
             if deadline <= instant {
                 self.phase = Phase::Done;
             }
@@ -546,7 +546,7 @@ impl Connection {
         }
     }
 
-    /// After our Close: everything but the peer's Close is discarded (RFC 6455 §1.4).
+    /// After a Close: everything but the peer's answer to ours is discarded (RFC 6455 §1.4).
     fn seek_close(&mut self, buffer: &mut BytesMut) {
         loop {
             match self.receiver.poll(buffer) {
@@ -560,9 +560,8 @@ impl Connection {
             }
         }
         buffer.clear();
-        match &mut self.phase {
-            Phase::Closing { peer_closed, .. } => *peer_closed = true,
-            phase => *phase = Phase::Done,
+        if matches!(self.phase, Phase::Lingering { .. }) {
+            self.phase = Phase::Done;
         }
     }
 
@@ -621,7 +620,7 @@ impl Connection {
             Some(close) => frame::close(close.code, "", None),
             None => frame::close_without_code(None),
         };
-        self.close_with(frame, DataLane::Abort, true, now);
+        self.close_with(frame, DataLane::Abort, now);
         self.broker.metrics().disconnects.inc(Ended::ByPeer);
     }
 
@@ -774,14 +773,14 @@ impl Connection {
             info!(client = ?self.client.id(), peer = %self.peer.ip, kind = ?reason.kind, reason = %reason.detail.escape_debug(), "connection closed by the broker");
         }
         let frame = frame::close(CloseCode::from(reason.kind.code()), &reason.detail, None);
-        self.close_with(frame, data, false, now);
+        self.close_with(frame, data, now);
     }
 
-    fn close_with(&mut self, frame: Bytes, data: DataLane, peer_closed: bool, now: Now) {
+    fn close_with(&mut self, frame: Bytes, data: DataLane, now: Now) {
         let lost = self.outbox.close(frame, data);
         self.broker.metrics().dropped(DropReason::Closed, lost as u64);
         self.brake = None;
-        self.phase = Phase::Closing { deadline: now.instant + self.settings.close_timeout, peer_closed };
+        self.phase = Phase::Closing { deadline: now.instant + self.settings.close_timeout };
     }
 
     /// Writes what this task has pushed, and its own answers.
@@ -795,23 +794,19 @@ impl Connection {
 
     fn advance_close(&mut self, now: Instant) {
         let is_failed = matches!(self.phase, Phase::Open) && self.outbox.has_ended();
-        let Phase::Closing { peer_closed, .. } = self.phase else {
+        if !matches!(self.phase, Phase::Closing { .. }) {
             if is_failed {
                 self.phase = Phase::Done;
             }
             return;
-        };
+        }
         if !self.outbox.has_ended() {
             return;
         }
         // The peer sees the end of our side at once; an error means that it is gone already.
         let _ = SockRef::from(self.read.as_ref()).shutdown(std::net::Shutdown::Write);
-        self.phase = if peer_closed {
-            Phase::Done
-        } else {
-            let deadline = now + self.settings.close_timeout;
-            Phase::Lingering { deadline, bytes_left: LINGER_BYTES_MAX }
-        };
+        let deadline = now + self.settings.close_timeout;
+        self.phase = Phase::Lingering { deadline, bytes_left: LINGER_BYTES_MAX };
     }
 }
 
