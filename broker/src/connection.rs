@@ -108,6 +108,10 @@ pub struct Connection {
     joins_pongs: bool,
     /// Decoding stopped before the end of what was read.
     has_undecoded: bool,
+    /// The session has more to say, but its answers are not read or a slow subscriber is waited for.
+    has_undrained: bool,
+    /// A Subscribe has been requested, and its reply is not queued yet.
+    holds_subscribe: bool,
     has_started: bool,
     pulse: Pulse,
     timer: Timer,
@@ -168,6 +172,12 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Unsent answers above which the client is not read.
 const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
+/// What an answer costs beside its bytes.
+const ANSWER_BYTES: usize = 64;
+
+/// Requests that wait behind a held publish. Beyond that they stay with the session.
+const BACKLOG_MAX: usize = 1024;
+
 /// Unsent answers above which a pong takes the place of an older one.
 const PONG_BYTES_MAX: usize = 4 * 1024;
 
@@ -217,6 +227,8 @@ impl Connection {
             is_paused: false,
             joins_pongs: false,
             has_undecoded: false,
+            has_undrained: false,
+            holds_subscribe: false,
             has_started: false,
             pulse: Pulse::new(&settings, now),
             timer: Timer::default(),
@@ -292,11 +304,11 @@ impl Connection {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) {
+        if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) && !self.has_undrained {
             self.pump_before_close(now);
         }
         self.session.handle_close(reason.clone(), now.instant);
-        self.drain(&mut Lane::Control, now);
+        self.drain_all(now);
         if matches!(self.phase, Phase::Open) {
             self.close(&reason, DataLane::Abort, now);
         }
@@ -389,7 +401,7 @@ impl Connection {
 
     /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
     fn pump(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open) || self.has_undrained {
             return;
         }
         self.tell_lag(now);
@@ -454,7 +466,7 @@ impl Connection {
 
     fn poll_read(&mut self, context: &mut Context<'_>, now: Now) -> bool {
         if matches!(self.phase, Phase::Open) && !self.may_read(now) {
-            return false;
+            return self.goes_on_undrained();
         }
         let mut buffer = buffer::take(&mut self.partial);
         let mut progress = false;
@@ -481,11 +493,22 @@ impl Connection {
         progress
     }
 
+    /// Whether to look again without being woken: answers were written since, or another task writes them now and
+    /// wakes nobody when it is done.
+    fn goes_on_undrained(&self) -> bool {
+        let waits_for_answers = self.has_undrained || self.outbox.control_bytes() > CONTROL_BYTES_MAX;
+        waits_for_answers && self.brake.is_none() && self.outbox.blocked_since().is_none()
+    }
+
     /// The input's brake (DESIGN §4): the session, a slow subscriber, or unsent answers may hold it.
     fn may_read(&mut self, now: Now) -> bool {
-        let may = self.brake.is_none()
-            && self.session.wants().input
-            && self.outbox.control_bytes() <= CONTROL_BYTES_MAX;
+        let is_control_full = self.is_control_full(now);
+        if self.has_undrained && self.brake.is_none() && !is_control_full {
+            self.has_undrained = false;
+            self.drain(&mut Lane::Control, now);
+            self.flush(now);
+        }
+        let may = self.accepts_input() && !is_control_full;
         if may == self.is_paused {
             self.is_paused = !may;
             let reading = if may { Reading::Resumed } else { Reading::Paused };
@@ -504,7 +527,10 @@ impl Connection {
     }
 
     fn accepts_input(&self) -> bool {
-        matches!(self.phase, Phase::Open) && self.brake.is_none() && self.session.wants().input
+        matches!(self.phase, Phase::Open)
+            && self.brake.is_none()
+            && !self.has_undrained
+            && self.session.wants().input
     }
 
     fn read_once(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut, now: Now) -> Poll<bool> {
@@ -578,7 +604,7 @@ impl Connection {
                     self.write_before_end(now);
                     let reason = close_reason(&error);
                     self.session.handle_close(reason.clone(), now.instant);
-                    self.drain(&mut Lane::Control, now);
+                    self.drain_all(now);
                     if matches!(self.phase, Phase::Open) {
                         self.close(&reason, DataLane::Abort, now);
                     }
@@ -632,27 +658,65 @@ impl Connection {
 
     // ---- the session's outputs ----
 
+    /// Carries out what the session asks for. One message may hold many packets, each with an answer, so this
+    /// stops where reading would; [`Self::may_read`] goes on with it.
     fn drain(&mut self, lane: &mut Lane<'_>, now: Now) {
-        let mut has_subscribed = false;
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                Output::Send(outgoing) => self.send(outgoing, lane),
-                Output::Request(token, request) => {
-                    has_subscribed |= matches!(request, Request::Subscribe(_));
-                    self.request(token, request, now);
-                }
-                Output::Close(reason, data) => {
-                    if data == DataLane::Drain {
-                        self.pump_before_close(now);
-                    }
-                    self.close(&reason, data, now);
-                    break;
-                }
+        let mut answered_bytes = 0;
+        while matches!(lane, Lane::Data(_)) || !self.stops_draining(&mut answered_bytes, now) {
+            let Some(output) = self.session.poll_output() else { return self.end_drain() };
+            self.carry_out(output, lane, &mut answered_bytes, now);
+            if !matches!(self.phase, Phase::Open) {
+                return self.end_drain();
             }
         }
-        if has_subscribed {
+    }
+
+    /// To the last output, for the words before an end.
+    fn drain_all(&mut self, now: Now) {
+        while let Some(output) = self.session.poll_output() {
+            self.carry_out(output, &mut Lane::Control, &mut 0, now);
+        }
+        self.end_drain();
+    }
+
+    fn stops_draining(&mut self, answered_bytes: &mut usize, now: Now) -> bool {
+        if *answered_bytes > CONTROL_BYTES_MAX {
+            *answered_bytes = 0;
+            self.has_undrained = self.is_control_full(now);
+        }
+        self.has_undrained |= self.brake.as_ref().is_some_and(|brake| brake.backlog.len() >= BACKLOG_MAX);
+        self.has_undrained
+    }
+
+    fn is_control_full(&self, now: Now) -> bool {
+        if self.outbox.control_bytes() <= CONTROL_BYTES_MAX {
+            return false;
+        }
+        self.outbox.flush(now.instant);
+        self.outbox.control_bytes() > CONTROL_BYTES_MAX
+    }
+
+    fn end_drain(&mut self) {
+        self.has_undrained = false;
+        if std::mem::take(&mut self.holds_subscribe) {
             self.outbox.release_subscribe();
             self.outbox.signal(Signals::SESSION);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, lane: &mut Lane<'_>, answered_bytes: &mut usize, now: Now) {
+        match output {
+            Output::Send(outgoing) => {
+                *answered_bytes += outgoing.len() + ANSWER_BYTES;
+                self.send(outgoing, lane);
+            }
+            Output::Request(token, request) => self.request(token, request, now),
+            Output::Close(reason, data) => {
+                if data == DataLane::Drain {
+                    self.pump_before_close(now);
+                }
+                self.close(&reason, data, now);
+            }
         }
     }
 
@@ -684,6 +748,7 @@ impl Connection {
         }
         let is_connect = matches!(request, Request::Connect(_));
         if matches!(request, Request::Subscribe(_)) {
+            self.holds_subscribe = true;
             self.outbox.hold_subscribe();
         }
         if matches!(request, Request::Publish(_)) {
@@ -743,7 +808,6 @@ impl Connection {
             }
         }
         self.drain(&mut Lane::Control, now);
-        self.outbox.release_subscribe();
         self.flush(now);
     }
 
