@@ -104,8 +104,14 @@ pub struct Connection {
     /// A subscriber of what this client publishes at QoS 0 is over its mark: others get a turn first.
     yields: bool,
     is_paused: bool,
+    /// A pong waits in the one place that pongs have while nothing is read.
+    joins_pongs: bool,
     /// Decoding stopped before the end of what was read.
     has_undecoded: bool,
+    /// The session has more to say, but its answers are not read or a slow subscriber is waited for.
+    has_undrained: bool,
+    /// A Subscribe has been requested, and its reply is not queued yet.
+    holds_subscribe: bool,
     has_started: bool,
     pulse: Pulse,
     timer: Timer,
@@ -137,12 +143,12 @@ impl Drop for Connection {
 /// How far the connection is.
 ///
 /// ```text
-///   Open ──▶ Closing (our Close is queued) ──▶ Lingering (it is written; read until the peer closes) ──▶ Done
+///   Open ──▶ Closing (our Close is queued) ──▶ Lingering (it is written; read until the peer is done) ──▶ Done
 /// ```
 #[derive(Debug)]
 enum Phase {
     Open,
-    Closing { deadline: Instant, peer_closed: bool },
+    Closing { deadline: Instant },
     Lingering { deadline: Instant, bytes_left: usize },
     Done,
 }
@@ -166,6 +172,15 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Unsent answers above which the client is not read.
 const CONTROL_BYTES_MAX: usize = 64 * 1024;
+
+/// What an answer costs beside its bytes.
+const ANSWER_BYTES: usize = 64;
+
+/// Requests that wait behind a held publish. Beyond that they stay with the session.
+const BACKLOG_MAX: usize = 1024;
+
+/// Unsent answers above which a pong takes the place of an older one.
+const PONG_BYTES_MAX: usize = 4 * 1024;
 
 /// Turns of the loop, or reads of one turn, before other tasks get theirs.
 const TURNS_MAX: usize = 16;
@@ -211,7 +226,10 @@ impl Connection {
             brake: None,
             yields: false,
             is_paused: false,
+            joins_pongs: false,
             has_undecoded: false,
+            has_undrained: false,
+            holds_subscribe: false,
             has_started: false,
             pulse: Pulse::new(&settings, now),
             timer: Timer::default(),
@@ -287,11 +305,11 @@ impl Connection {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) {
+        if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) && !self.has_undrained {
             self.pump_before_close(now);
         }
         self.session.handle_close(reason.clone(), now.instant);
-        self.drain(&mut Lane::Control, now);
+        self.drain_all(now);
         if matches!(self.phase, Phase::Open) {
             self.close(&reason, DataLane::Abort, now);
         }
@@ -308,7 +326,7 @@ impl Connection {
 
     /// The earliest instant at which something has to be done if nothing else happens.
     fn deadline(&self) -> Option<Instant> {
-        if let Phase::Closing { deadline, .. } | Phase::Lingering { deadline, .. } = self.phase {
+        if let Phase::Closing { deadline } | Phase::Lingering { deadline, .. } = self.phase {
             return Some(deadline);
         }
         let stalled = self.outbox.blocked_since().map(|since| since + self.settings.stall_timeout);
@@ -322,7 +340,7 @@ impl Connection {
 
     fn handle_deadlines(&mut self, now: Now) {
         let instant = now.instant;
-        if let Phase::Closing { deadline, .. } | Phase::Lingering { deadline, .. } = self.phase {
+        if let Phase::Closing { deadline } | Phase::Lingering { deadline, .. } = self.phase {
             if deadline <= instant {
                 self.phase = Phase::Done;
             }
@@ -383,7 +401,7 @@ impl Connection {
 
     /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
     fn pump(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open) || self.has_undrained {
             return;
         }
         self.tell_lag(now);
@@ -455,7 +473,7 @@ impl Connection {
 
     fn poll_read(&mut self, context: &mut Context<'_>, now: Now) -> bool {
         if matches!(self.phase, Phase::Open) && !self.may_read(now) {
-            return false;
+            return self.goes_on_undrained();
         }
         let mut buffer = buffer::take(&mut self.partial);
         let mut progress = false;
@@ -478,11 +496,22 @@ impl Connection {
         progress
     }
 
+    /// Whether to look again without being woken: answers were written since, or another task writes them now and
+    /// wakes nobody when it is done.
+    fn goes_on_undrained(&self) -> bool {
+        let waits_for_answers = self.has_undrained || self.outbox.control_bytes() > CONTROL_BYTES_MAX;
+        waits_for_answers && self.brake.is_none() && self.outbox.blocked_since().is_none()
+    }
+
     /// The input's brake (DESIGN §4): the session, a slow subscriber, or unsent answers may hold it.
     fn may_read(&mut self, now: Now) -> bool {
-        let may = self.brake.is_none()
-            && self.session.wants().input
-            && self.outbox.control_bytes() <= CONTROL_BYTES_MAX;
+        let is_control_full = self.is_control_full(now);
+        if self.has_undrained && self.brake.is_none() && !is_control_full {
+            self.has_undrained = false;
+            self.drain(&mut Lane::Control, now);
+            self.flush(now);
+        }
+        let may = self.accepts_input() && !is_control_full;
         if may == self.is_paused {
             self.is_paused = !may;
             let reading = if may { Reading::Resumed } else { Reading::Paused };
@@ -501,7 +530,10 @@ impl Connection {
     }
 
     fn accepts_input(&self) -> bool {
-        matches!(self.phase, Phase::Open) && self.brake.is_none() && self.session.wants().input
+        matches!(self.phase, Phase::Open)
+            && self.brake.is_none()
+            && !self.has_undrained
+            && self.session.wants().input
     }
 
     fn read_once(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut, now: Now) -> Poll<bool> {
@@ -543,7 +575,7 @@ impl Connection {
         }
     }
 
-    /// After our Close: everything but the peer's Close is discarded (RFC 6455 §1.4).
+    /// After a Close: everything but the peer's answer to ours is discarded (RFC 6455 §1.4).
     fn seek_close(&mut self, buffer: &mut BytesMut) {
         loop {
             match self.receiver.poll(buffer) {
@@ -557,9 +589,8 @@ impl Connection {
             }
         }
         buffer.clear();
-        match &mut self.phase {
-            Phase::Closing { peer_closed, .. } => *peer_closed = true,
-            phase => *phase = Phase::Done,
+        if matches!(self.phase, Phase::Lingering { .. }) {
+            self.phase = Phase::Done;
         }
     }
 
@@ -573,9 +604,10 @@ impl Connection {
                     break;
                 }
                 Err(error) => {
+                    self.write_before_end(now);
                     let reason = close_reason(&error);
                     self.session.handle_close(reason.clone(), now.instant);
-                    self.drain(&mut Lane::Control, now);
+                    self.drain_all(now);
                     if matches!(self.phase, Phase::Open) {
                         self.close(&reason, DataLane::Abort, now);
                     }
@@ -592,45 +624,102 @@ impl Connection {
                 self.session.handle_message(message, now.instant);
                 self.drain(&mut Lane::Control, now);
             }
-            Event::Ping(payload) => self.outbox.push_pong(frame::pong(&payload, None)),
+            Event::Ping(payload) => self.answer_ping(&payload),
             Event::Pong(_) => {}
             Event::Close(close) => self.answer_close(close.as_ref(), now),
         }
     }
 
+    /// Each ping gets its pong while those are read. Behind unsent ones the newest stands for all (RFC 6455 §5.5.3).
+    fn answer_ping(&mut self, payload: &[u8]) {
+        let pong = frame::pong(payload, None);
+        let unsent_bytes = self.outbox.control_bytes();
+        self.joins_pongs = unsent_bytes > PONG_BYTES_MAX || (self.joins_pongs && unsent_bytes > 0);
+        if self.joins_pongs {
+            self.outbox.push_pong(pong);
+        } else {
+            self.outbox.push_control(pong);
+        }
+    }
+
     /// RFC 6455 §5.5.1: a Close is answered with the same code.
     fn answer_close(&mut self, close: Option<&CloseFrame>, now: Now) {
+        self.write_before_end(now);
         let frame = match close {
             Some(close) => frame::close(close.code, "", None),
             None => frame::close_without_code(None),
         };
-        self.close_with(frame, DataLane::Abort, true, now);
+        self.close_with(frame, DataLane::Abort, now);
         self.broker.metrics().disconnects.inc(Ended::ByPeer);
+    }
+
+    /// What came before the end in the same read has been answered, but for this client's own deliveries.
+    fn write_before_end(&mut self, now: Now) {
+        self.pump(now);
+        self.flush(now);
     }
 
     // ---- the session's outputs ----
 
+    /// Carries out what the session asks for. One message may hold many packets, each with an answer, so this
+    /// stops where reading would; [`Self::may_read`] goes on with it.
     fn drain(&mut self, lane: &mut Lane<'_>, now: Now) {
-        let mut has_subscribed = false;
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                Output::Send(outgoing) => self.send(outgoing, lane),
-                Output::Request(token, request) => {
-                    has_subscribed |= matches!(request, Request::Subscribe(_));
-                    self.request(token, request, now);
-                }
-                Output::Close(reason, data) => {
-                    if data == DataLane::Drain {
-                        self.pump_before_close(now);
-                    }
-                    self.close(&reason, data, now);
-                    break;
-                }
+        let mut answered_bytes = 0;
+        while matches!(lane, Lane::Data(_)) || !self.stops_draining(&mut answered_bytes, now) {
+            let Some(output) = self.session.poll_output() else { return self.end_drain() };
+            self.carry_out(output, lane, &mut answered_bytes, now);
+            if !matches!(self.phase, Phase::Open) {
+                return self.end_drain();
             }
         }
-        if has_subscribed {
+    }
+
+    /// To the last output, for the words before an end.
+    fn drain_all(&mut self, now: Now) {
+        while let Some(output) = self.session.poll_output() {
+            self.carry_out(output, &mut Lane::Control, &mut 0, now);
+        }
+        self.end_drain();
+    }
+
+    fn stops_draining(&mut self, answered_bytes: &mut usize, now: Now) -> bool {
+        if *answered_bytes > CONTROL_BYTES_MAX {
+            *answered_bytes = 0;
+            self.has_undrained = self.is_control_full(now);
+        }
+        self.has_undrained |= self.brake.as_ref().is_some_and(|brake| brake.backlog.len() >= BACKLOG_MAX);
+        self.has_undrained
+    }
+
+    fn is_control_full(&self, now: Now) -> bool {
+        if self.outbox.control_bytes() <= CONTROL_BYTES_MAX {
+            return false;
+        }
+        self.outbox.flush(now.instant);
+        self.outbox.control_bytes() > CONTROL_BYTES_MAX
+    }
+
+    fn end_drain(&mut self) {
+        self.has_undrained = false;
+        if std::mem::take(&mut self.holds_subscribe) {
             self.outbox.release_subscribe();
             self.outbox.signal(Signals::SESSION);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, lane: &mut Lane<'_>, answered_bytes: &mut usize, now: Now) {
+        match output {
+            Output::Send(outgoing) => {
+                *answered_bytes += outgoing.len() + ANSWER_BYTES;
+                self.send(outgoing, lane);
+            }
+            Output::Request(token, request) => self.request(token, request, now),
+            Output::Close(reason, data) => {
+                if data == DataLane::Drain {
+                    self.pump_before_close(now);
+                }
+                self.close(&reason, data, now);
+            }
         }
     }
 
@@ -654,6 +743,7 @@ impl Connection {
         }
         let is_connect = matches!(request, Request::Connect(_));
         if matches!(request, Request::Subscribe(_)) {
+            self.holds_subscribe = true;
             self.outbox.hold_subscribe();
         }
         if matches!(request, Request::Publish(_)) {
@@ -714,7 +804,6 @@ impl Connection {
             }
         }
         self.drain(&mut Lane::Control, now);
-        self.outbox.release_subscribe();
         self.flush(now);
     }
 
@@ -744,14 +833,14 @@ impl Connection {
             info!(client = ?self.client.id(), peer = %self.peer.ip, kind = ?reason.kind, reason = %reason.detail.escape_debug(), "connection closed by the broker");
         }
         let frame = frame::close(CloseCode::from(reason.kind.code()), &reason.detail, None);
-        self.close_with(frame, data, false, now);
+        self.close_with(frame, data, now);
     }
 
-    fn close_with(&mut self, frame: Bytes, data: DataLane, peer_closed: bool, now: Now) {
+    fn close_with(&mut self, frame: Bytes, data: DataLane, now: Now) {
         let lost = self.outbox.close(frame, data);
         self.broker.metrics().dropped(DropReason::Closed, lost as u64);
         self.brake = None;
-        self.phase = Phase::Closing { deadline: now.instant + self.settings.close_timeout, peer_closed };
+        self.phase = Phase::Closing { deadline: now.instant + self.settings.close_timeout };
     }
 
     /// Writes what this task has pushed, and its own answers.
@@ -765,23 +854,19 @@ impl Connection {
 
     fn advance_close(&mut self, now: Instant) {
         let is_failed = matches!(self.phase, Phase::Open) && self.outbox.has_ended();
-        let Phase::Closing { peer_closed, .. } = self.phase else {
+        if !matches!(self.phase, Phase::Closing { .. }) {
             if is_failed {
                 self.phase = Phase::Done;
             }
             return;
-        };
+        }
         if !self.outbox.has_ended() {
             return;
         }
         // The peer sees the end of our side at once; an error means that it is gone already.
         let _ = SockRef::from(self.read.as_ref()).shutdown(std::net::Shutdown::Write);
-        self.phase = if peer_closed {
-            Phase::Done
-        } else {
-            let deadline = now + self.settings.close_timeout;
-            Phase::Lingering { deadline, bytes_left: LINGER_BYTES_MAX }
-        };
+        let deadline = now + self.settings.close_timeout;
+        self.phase = Phase::Lingering { deadline, bytes_left: LINGER_BYTES_MAX };
     }
 }
 

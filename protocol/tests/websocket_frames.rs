@@ -235,6 +235,18 @@ fn the_receiver_knows_whether_the_input_may_end() {
 
 /// RFC 6455 §5.7.
 #[test]
+fn what_follows_an_error_or_a_close_is_not_kept() {
+    for last in [client_frame(FIN | 3, b""), client_frame(FIN | CLOSE, b"\x03\xe8")] {
+        let mut receiver = server(None);
+        let mut buffer = bytes::BytesMut::from(&last[..]);
+        let _ = receiver.poll(&mut buffer);
+        buffer.extend_from_slice(&[b'z'; 1000]);
+        assert_eq!(receiver.poll(&mut buffer), Ok(None));
+        assert!(buffer.is_empty(), "{} bytes are left", buffer.len());
+    }
+}
+
+#[test]
 fn the_examples_of_the_standard_are_read() {
     let client = || Receiver::new(Role::Client, MIB, None);
     let hello = [text("Hello")];

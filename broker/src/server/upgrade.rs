@@ -101,7 +101,6 @@ impl Handshake {
             .header_read_timeout(settings.handshake_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(settings.header_bytes_max.max(HEAD_BYTES_MIN))
-            .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         if let Err(error) = connection.await {

@@ -144,7 +144,8 @@ impl Receiver {
     }
 
     /// The next event of the input, or `None` when it needs more. A message in one frame that is all there is
-    /// split off `buffer` without copying; call again until it says `None`.
+    /// split off `buffer` without copying; call again until it says `None`. What follows a Close or an error is
+    /// taken out of `buffer` unread.
     pub fn poll(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, ReceiveError> {
         let result = self.advance(buffer);
         if matches!(result, Err(_) | Ok(Some(Event::Close(_)))) {
@@ -159,7 +160,10 @@ impl Receiver {
     fn advance(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, ReceiveError> {
         loop {
             let payload = match self.state {
-                State::Done => return Ok(None),
+                State::Done => {
+                    buffer.clear();
+                    return Ok(None);
+                }
                 State::Payload(payload) => payload,
                 State::Header => {
                     let Some(header) = Header::decode(buffer, self.role, self.deflate.is_some())? else {
