@@ -139,9 +139,11 @@ impl Entry {
     }
 }
 
-/// What one delivery of a publication counts against a client's limits.
+/// What one delivery of a publication counts against a client's limits: true bytes (SEC-17), as if this client
+/// alone kept it alive. That is the publication, its wire form, which holds the payload once more, and the entry.
 pub fn size_bytes(publication: &Publication) -> u32 {
-    u32::try_from(publication.size_bytes() + ENTRY_BYTES).unwrap_or(u32::MAX)
+    let bytes = 2 * publication.size_bytes() + Publication::OVERHEAD_BYTES + ENTRY_BYTES;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// The form whose bytes serve this delivery, if one does.

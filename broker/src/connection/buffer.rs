@@ -8,6 +8,7 @@ use crate::broker::Batch;
 
 thread_local! {
     static READ: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    #[expect(clippy::vec_box, reason = "a connection holds and hands over a batch as one pointer")]
     static BATCHES: RefCell<Vec<Box<Batch>>> = const { RefCell::new(Vec::new()) };
 }
 
