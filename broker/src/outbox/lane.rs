@@ -50,6 +50,10 @@ impl Lane {
         if (self.feeds.is_some() || self.slots.len() >= SCAN_SLOTS_MAX) && entry.subscription.conflates() {
             self.index(&entry);
         }
+        if self.slots.capacity() == 0 {
+            // Most fan-outs bring one entry, and ten thousand lanes grow at a time.
+            self.slots.reserve_exact(1);
+        }
         self.slots.push_back(Some(entry));
     }
 

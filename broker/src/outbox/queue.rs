@@ -105,7 +105,7 @@ pub(crate) enum Hold {
 #[derive(Debug)]
 pub(crate) enum Phase {
     Open,
-    Closing(Bytes, DataLane),
+    Closing(Box<Bytes>, DataLane),
     Taken,
     Ended,
 }
@@ -160,19 +160,26 @@ pub(crate) enum Rest {
     Session,
 }
 
-/// The queue. Order on the wire: control, encoded, then the two data lanes.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    /// Acks and other answers, complete frames.
+/// Frames of this client alone.
+#[derive(Debug, Default)]
+struct Own {
+    /// Acks and other answers.
     control: VecDeque<Frame>,
     /// The newest unsent pong (RFC 6455 §5.5.3).
     pong: Option<Bytes>,
-    control_bytes: usize,
     /// Deliveries that the session has encoded; can be neither dropped nor overtaken.
     encoded: VecDeque<Frame>,
+}
+
+/// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control, encoded, then the two data lanes.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// Absent while the client is sent nothing but shared frames.
+    own: Option<Box<Own>>,
+    control_bytes: usize,
     encoded_bytes: usize,
     qos0: Lane,
-    acked: Lane,
+    acked: Option<Box<Lane>>,
     pacer: Option<Box<Pacer>>,
 
     held: u8,
@@ -188,9 +195,9 @@ pub(crate) struct Queue {
     wants: Wants,
     packet_bytes_max: usize,
     phase: Phase,
-    order: Option<CloseReason>,
+    order: Option<Box<CloseReason>>,
 
-    room: Room,
+    room: Option<Box<Room>>,
     notice: Notice,
     expired: u32,
     signals: Signals,
@@ -200,13 +207,11 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new() -> Self {
         Self {
-            control: VecDeque::new(),
-            pong: None,
+            own: None,
             control_bytes: 0,
-            encoded: VecDeque::new(),
             encoded_bytes: 0,
             qos0: Lane::default(),
-            acked: Lane::default(),
+            acked: None,
             pacer: None,
             held: 0,
             touched: false,
@@ -218,7 +223,7 @@ impl Queue {
             packet_bytes_max: usize::MAX,
             phase: Phase::Open,
             order: None,
-            room: Room::default(),
+            room: None,
             notice: Notice::default(),
             expired: 0,
             signals: Signals::default(),
@@ -397,7 +402,7 @@ impl Queue {
         }
         let is_twice = self.messages() >= limits.messages_max.saturating_mul(2)
             || self.bytes().saturating_add(size) > limits.bytes_max.saturating_mul(2);
-        if self.room.is_patient(limits, now) && !is_twice {
+        if self.room.get_or_insert_default().is_patient(limits, now) && !is_twice {
             put(self, entry);
             return Pushed::OverMark;
         }
@@ -407,7 +412,9 @@ impl Queue {
     fn remove_dead(&mut self) {
         let is_dead = |entry: &Entry| !entry.subscription.is_alive();
         self.qos0.remove_where(is_dead);
-        self.acked.remove_where(is_dead);
+        if let Some(acked) = &mut self.acked {
+            acked.remove_where(is_dead);
+        }
         if let Some(pacer) = &mut self.pacer {
             pacer.remove_dead();
         }
@@ -473,14 +480,14 @@ impl Queue {
     }
 
     fn fits(&self, size: usize, limits: &Limits) -> bool {
-        let is_empty = self.messages() == 0 && self.encoded.is_empty();
+        let is_empty = self.messages() == 0 && self.encoded_bytes == 0;
         let has_room =
             self.messages() < limits.messages_max && self.bytes().saturating_add(size) <= limits.bytes_max;
         is_empty || has_room
     }
 
     fn lane(&mut self, qos: QoS) -> &mut Lane {
-        if qos == QoS::AtMostOnce { &mut self.qos0 } else { &mut self.acked }
+        if qos == QoS::AtMostOnce { &mut self.qos0 } else { self.acked.get_or_insert_default() }
     }
 
     // ---- in: the owner's frames ----
@@ -488,14 +495,14 @@ impl Queue {
     pub(crate) fn push_control(&mut self, frame: Frame) {
         if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
             self.control_bytes += frame.len();
-            self.control.push_back(frame);
+            self.own().control.push_back(frame);
         }
     }
 
     pub(crate) fn set_pong(&mut self, frame: Bytes) {
         if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
             self.control_bytes += frame.len();
-            if let Some(old) = self.pong.replace(frame) {
+            if let Some(old) = self.own().pong.replace(frame) {
                 self.control_bytes -= old.len();
             }
         }
@@ -505,7 +512,7 @@ impl Queue {
     pub(crate) fn push_encoded(&mut self, frame: Frame) {
         if matches!(self.phase, Phase::Open | Phase::Closing(_, DataLane::Drain)) {
             self.encoded_bytes += frame.len();
-            self.encoded.push_back(frame);
+            self.own().encoded.push_back(frame);
         }
     }
 
@@ -537,9 +544,8 @@ impl Queue {
             return if self.control_bytes > 0 { Rest::More } else { Rest::Nothing };
         }
         while budget.allows()
-            && let Some(frame) = self.encoded.pop_front()
+            && let Some(frame) = self.pop_encoded()
         {
-            self.encoded_bytes -= frame.len();
             budget.put(frame, into);
         }
         while budget.allows()
@@ -549,7 +555,7 @@ impl Queue {
                 self.expired += 1;
                 continue;
             }
-            budget.spend(entry.size_bytes as usize);
+            budget.spend(entry.publication.size_bytes());
             into.push(Taken::Entry(entry));
         }
         if !budget.allows() {
@@ -565,9 +571,20 @@ impl Queue {
     }
 
     fn pop_control(&mut self) -> Option<Frame> {
-        let frame = self.control.pop_front().or_else(|| self.pong.take().map(Frame::from))?;
+        let own = self.own.as_mut()?;
+        let frame = own.control.pop_front().or_else(|| own.pong.take().map(Frame::from))?;
         self.control_bytes -= frame.len();
         Some(frame)
+    }
+
+    fn pop_encoded(&mut self) -> Option<Frame> {
+        let frame = self.own.as_mut()?.encoded.pop_front()?;
+        self.encoded_bytes -= frame.len();
+        Some(frame)
+    }
+
+    fn own(&mut self) -> &mut Own {
+        self.own.get_or_insert_default()
     }
 
     /// The next delivery whose bytes are ready.
@@ -587,35 +604,32 @@ impl Queue {
 
     fn skip_dead(&mut self) {
         while self.qos0.pop_front_if(|entry| !entry.subscription.is_alive()).is_some() {}
-        while self.acked.pop_front_if(|entry| !entry.subscription.is_alive()).is_some() {}
+        if let Some(acked) = &mut self.acked {
+            while acked.pop_front_if(|entry| !entry.subscription.is_alive()).is_some() {}
+        }
     }
 
     fn needs_session(&mut self) -> bool {
-        if self.qos0.is_empty() && self.acked.is_empty() {
+        if self.qos0.is_empty() && self.acked.is_none() {
             return false;
         }
         self.skip_dead();
         let qos0 = !self.qos0.is_empty() && self.wants.qos0;
-        let acked = !self.acked.is_empty() && self.wants.acked;
+        let acked = self.acked.as_ref().is_some_and(|acked| !acked.is_empty()) && self.wants.acked;
         self.is_open() && (qos0 || acked)
     }
 
     fn take_close(&mut self, into: &mut Vec<Taken>) {
         if let Phase::Closing(frame, _) = &mut self.phase {
-            into.push(Taken::Close(std::mem::take(frame)));
+            into.push(Taken::Close(std::mem::take(&mut **frame)));
             self.phase = Phase::Taken;
         }
     }
 
     fn shrink(&mut self) {
         self.qos0.shrink_if_empty();
-        self.acked.shrink_if_empty();
-        if self.control.is_empty() && self.control.capacity() > 0 {
-            self.control = VecDeque::new();
-        }
-        if self.encoded.is_empty() && self.encoded.capacity() > 0 {
-            self.encoded = VecDeque::new();
-        }
+        self.acked.take_if(|acked| acked.is_empty());
+        self.own.take_if(|own| own.control.is_empty() && own.pong.is_none() && own.encoded.is_empty());
     }
 
     // ---- out: to the session ----
@@ -639,7 +653,7 @@ impl Queue {
         let mut acked = usize::from(wants.acked);
         while acked > 0
             && into.len() < count
-            && let Some(entry) = self.acked.pop_front_if(|_| true)
+            && let Some(entry) = self.acked.as_mut().and_then(|acked| acked.pop_front_if(|_| true))
         {
             acked -= usize::from(self.hand_over(entry, into, now));
         }
@@ -674,7 +688,7 @@ impl Queue {
 
     /// Those who wait for room, when there will be none.
     pub(crate) fn take_waiters(&mut self) -> Vec<Weak<Outbox>> {
-        self.room.take_waiters()
+        self.room.as_mut().map(|room| room.take_waiters()).unwrap_or_default()
     }
 
     /// What was lost since the last call. While it gives something, the owner asks again after
@@ -687,17 +701,16 @@ impl Queue {
 
     /// Called when something was taken: who waited for room, if there is some.
     pub(crate) fn waiters_if_room(&mut self, limits: &Limits, now: Instant) -> Vec<Weak<Outbox>> {
-        if !self.room.is_awaited() || self.is_over_mark(limits) {
-            return Vec::new();
-        }
-        self.room.open(limits, now)
+        let is_over = self.is_over_mark(limits);
+        let room = self.room.as_mut().filter(|room| !is_over && room.is_awaited());
+        room.map(|room| room.open(limits, now)).unwrap_or_default()
     }
 
     /// Enters a publisher that waits for room. `false`: there is room, or the client is going.
     pub(crate) fn wait_for_room(&mut self, publisher: Weak<Outbox>, limits: &Limits) -> bool {
         let waits = self.is_open() && self.is_over_mark(limits);
         if waits {
-            self.room.wait(publisher);
+            self.room.get_or_insert_default().wait(publisher);
         }
         waits
     }
@@ -714,20 +727,22 @@ impl Queue {
         if !matches!(self.phase, Phase::Open) {
             return 0;
         }
-        self.phase = Phase::Closing(frame, data);
+        self.phase = Phase::Closing(Box::new(frame), data);
         self.notice.end();
         let unsent = match data {
             DataLane::Drain if self.owner_encodes => self.qos0.clear(),
             DataLane::Drain => self.qos0.remove_where(|entry| entry.form.is_none()),
             DataLane::Abort => {
                 self.held = 0;
-                self.encoded.clear();
+                if let Some(own) = &mut self.own {
+                    own.encoded.clear();
+                }
                 self.encoded_bytes = 0;
                 self.qos0.clear()
             }
         };
         let paced = self.pacer.take().map_or(0, |pacer| pacer.len());
-        unsent + self.acked.clear() + paced
+        unsent + self.clear_acked() + paced
     }
 
     /// The Close frame has left.
@@ -740,10 +755,8 @@ impl Queue {
     pub(crate) fn fail(&mut self) -> usize {
         self.phase = Phase::Ended;
         let dropped =
-            self.qos0.clear() + self.acked.clear() + self.pacer.take().map_or(0, |pacer| pacer.len());
-        self.control.clear();
-        self.pong = None;
-        self.encoded.clear();
+            self.qos0.clear() + self.clear_acked() + self.pacer.take().map_or(0, |pacer| pacer.len());
+        self.own = None;
         (self.control_bytes, self.encoded_bytes) = (0, 0);
         self.blocked_since = None;
         self.notice.end();
@@ -752,14 +765,18 @@ impl Queue {
         dropped
     }
 
+    fn clear_acked(&mut self) -> usize {
+        self.acked.take().map_or(0, |acked| acked.len())
+    }
+
     /// Tells the owner to end the connection; until it has, nothing more is queued.
     pub(crate) fn order_close(&mut self, reason: CloseReason) {
-        self.order.get_or_insert(reason);
+        self.order.get_or_insert_with(|| Box::new(reason));
         self.signals.add(Signals::ORDER);
     }
 
     pub(crate) fn order(&self) -> Option<CloseReason> {
-        self.order.clone()
+        self.order.as_deref().cloned()
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -774,12 +791,14 @@ impl Queue {
     // ---- marks and sums ----
 
     pub(crate) fn messages(&self) -> usize {
-        self.qos0.len() + self.acked.len() + self.pacer.as_ref().map_or(0, |pacer| pacer.len())
+        let acked = self.acked.as_ref().map_or(0, |acked| acked.len());
+        self.qos0.len() + acked + self.pacer.as_ref().map_or(0, |pacer| pacer.len())
     }
 
     pub(crate) fn bytes(&self) -> usize {
         let paced = self.pacer.as_ref().map_or(0, |pacer| pacer.bytes());
-        self.qos0.bytes() + self.acked.bytes() + self.encoded_bytes + paced
+        let acked = self.acked.as_ref().map_or(0, |acked| acked.bytes());
+        self.qos0.bytes() + acked + self.encoded_bytes + paced
     }
 
     pub(crate) fn control_bytes(&self) -> usize {
