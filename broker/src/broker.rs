@@ -59,6 +59,8 @@ pub struct Broker {
 #[derive(Debug)]
 pub struct Client {
     outbox: Arc<Outbox>,
+    is_connected: bool,
+    /// The name that it chose.
     id: Option<Arc<str>>,
     will: Option<Box<Will>>,
     /// Sorted by id.
@@ -176,7 +178,7 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Option<Reply> {
-        if client.id.is_none() && !matches!(request, Request::Connect(_)) {
+        if !client.is_connected && !matches!(request, Request::Connect(_)) {
             return Some(Reply::Refused(Refusal::NotAuthorized));
         }
         match request {
@@ -228,9 +230,10 @@ impl Broker {
         }
         client.outbox.set_client(connect.packet_bytes_max, connect.lag);
         client.will = connect.will;
-        client.id = Some(Arc::clone(&id));
+        client.is_connected = true;
         // Only names that clients choose can be chosen twice.
         if !is_assigned {
+            client.id = Some(Arc::clone(&id));
             self.registry.enter(&id, &client.outbox);
         }
         Reply::Connected(Box::new(Connected {
@@ -445,7 +448,15 @@ impl Broker {
 impl Client {
     /// A connection that has not said who it is.
     pub fn new(outbox: Arc<Outbox>) -> Self {
-        Self { outbox, id: None, will: None, subscriptions: Vec::new(), unfinished: None, next_tag: 0 }
+        Self {
+            outbox,
+            is_connected: false,
+            id: None,
+            will: None,
+            subscriptions: Vec::new(),
+            unfinished: None,
+            next_tag: 0,
+        }
     }
 
     /// Its outbox.
@@ -453,7 +464,7 @@ impl Client {
         &self.outbox
     }
 
-    /// Its name, once it is connected.
+    /// The name that it chose, if it did.
     pub fn id(&self) -> Option<&Arc<str>> {
         self.id.as_ref()
     }
