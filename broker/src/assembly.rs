@@ -132,7 +132,10 @@ async fn serve_admin(
     let state = AdminState {
         health: health.clone(),
         metrics: config.admin.metrics.then(|| Arc::clone(broker.metrics())),
-        observe: Arc::new(move || observed.observe()),
+        observe: Arc::new(move || {
+            observed.observe();
+            observed.metrics().deflate.observe(&deflate::Totals::read());
+        }),
     };
     tokio::spawn(async move {
         let end = async move {

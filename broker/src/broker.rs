@@ -12,7 +12,6 @@ use tidegate_protocol::session::{
     RetainHandling, Settlement, Subscribe, SubscriptionId, Tag, Will, WillFate,
 };
 use tidegate_protocol::topic::{Topic, TopicFilter};
-use tidegate_protocol::websocket::deflate;
 use tracing::info;
 
 use crate::auth::{Authenticator, Peer};
@@ -64,11 +63,18 @@ pub struct Client {
     will: Option<Box<Will>>,
     /// Sorted by id.
     subscriptions: Vec<(SubscriptionId, TopicFilter, Arc<Subscription>)>,
+    /// Absent at a client that waits for nothing: most of them, most of the time.
+    unfinished: Option<Box<Unfinished>>,
+    next_tag: u64,
+}
+
+/// What is under way for a client.
+#[derive(Debug, Default)]
+struct Unfinished {
     /// Retained messages that are still to be sent, one cursor per new subscription.
     cursors: Vec<(Arc<Subscription>, Cursor)>,
     /// Packet ids of QoS 2 publishes before their PUBREL.
     received: Vec<u16>,
-    next_tag: u64,
 }
 
 /// What publishing has left to do: outboxes to flush, once each, and those that publishers should wait for.
@@ -153,7 +159,6 @@ impl Broker {
         metrics.retained_messages.set(self.retained.len() as u64);
         metrics.retained_bytes.set(self.retained.bytes() as u64);
         metrics.outbox_messages.set(self.shared.queued() as u64);
-        metrics.deflate.observe(&deflate::Totals::read());
     }
 
     /// Forgets what has expired or is stale; called every few seconds.
@@ -192,11 +197,7 @@ impl Broker {
                 }
             }),
             Request::Release { packet_id } => {
-                let known = client.received.iter().position(|id| *id == packet_id);
-                if let Some(place) = known {
-                    client.received.swap_remove(place);
-                }
-                Some(Reply::Released { packet_id, known: known.is_some() })
+                Some(Reply::Released { packet_id, known: client.release(packet_id) })
             }
             Request::Received { tag } => Some(Reply::Received { tag }),
             Request::Settle { settlement: Settlement::Dropped(reason), .. } => {
@@ -271,7 +272,7 @@ impl Broker {
         };
         if wants_retained {
             let cursor = self.retained.matching_names(&subscribe.filter);
-            client.cursors.push((subscription, cursor));
+            client.unfinished().cursors.push((subscription, cursor));
         }
         Ok(Granted { qos })
     }
@@ -302,7 +303,7 @@ impl Broker {
                         self.router.unsubscribe(&old_filter, client.outbox.client(), id);
                         old.end();
                     }
-                    client.cursors.retain(|(of, _)| !Arc::ptr_eq(of, &old));
+                    client.forget_retained(&old);
                 }
                 false
             }
@@ -313,7 +314,7 @@ impl Broker {
         let Ok(place) = client.subscriptions.binary_search_by_key(&id, |(id, ..)| *id) else { return false };
         let (_, filter, subscription) = client.subscriptions.remove(place);
         self.take_out(client.outbox.client(), &filter, &subscription);
-        client.cursors.retain(|(of, _)| !Arc::ptr_eq(of, &subscription));
+        client.forget_retained(&subscription);
         true
     }
 
@@ -330,10 +331,11 @@ impl Broker {
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
         if let Some(packet_id) = publish.packet_id {
-            if client.received.contains(&packet_id) {
+            let received = &mut client.unfinished().received;
+            if received.contains(&packet_id) {
                 return Ok(Published { matched: 0 });
             }
-            client.received.push(packet_id);
+            received.push(packet_id);
         }
         let mut publication = publish.publication;
         if publication.topic.is_reserved() {
@@ -401,21 +403,21 @@ impl Broker {
 
     /// Moves retained messages into the outbox while it is below half of its mark. Gives whether more are to come.
     pub fn pull_retained(&self, client: &mut Client, now: Instant) -> bool {
-        while !client.cursors.is_empty() && client.outbox.is_below_half() {
-            let Some((subscription, cursor)) = client.cursors.first_mut() else { break };
+        let Some(unfinished) = &mut client.unfinished else { return false };
+        while client.outbox.is_below_half() {
+            let Some((subscription, cursor)) = unfinished.cursors.first_mut() else { break };
             let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
             client.outbox.push_retained(names.iter().filter_map(|name| {
                 let publication = self.retained.get(name, now)?;
                 Some(Entry::retained(publication, subscription))
             }));
             if cursor.is_done() {
-                client.cursors.remove(0);
+                unfinished.cursors.remove(0);
             }
         }
-        if client.cursors.is_empty() {
-            client.cursors = Vec::new();
-        }
-        !client.cursors.is_empty()
+        let has_more = !unfinished.cursors.is_empty();
+        client.drop_if_finished();
+        has_more
     }
 
     /// The connection has ended: its subscriptions go, its will is published unless it said goodbye.
@@ -424,7 +426,7 @@ impl Broker {
         for (_, filter, subscription) in std::mem::take(&mut client.subscriptions) {
             self.take_out(key, &filter, &subscription);
         }
-        client.cursors = Vec::new();
+        client.unfinished = None;
         if let Some(id) = client.id.take() {
             self.registry.leave(&id, &client.outbox);
         }
@@ -443,15 +445,7 @@ impl Broker {
 impl Client {
     /// A connection that has not said who it is.
     pub fn new(outbox: Arc<Outbox>) -> Self {
-        Self {
-            outbox,
-            id: None,
-            will: None,
-            subscriptions: Vec::new(),
-            cursors: Vec::new(),
-            received: Vec::new(),
-            next_tag: 0,
-        }
+        Self { outbox, id: None, will: None, subscriptions: Vec::new(), unfinished: None, next_tag: 0 }
     }
 
     /// Its outbox.
@@ -466,7 +460,31 @@ impl Client {
 
     /// Whether retained messages wait to be pulled.
     pub fn awaits_retained(&self) -> bool {
-        !self.cursors.is_empty()
+        self.unfinished.as_ref().is_some_and(|unfinished| !unfinished.cursors.is_empty())
+    }
+
+    fn unfinished(&mut self) -> &mut Unfinished {
+        self.unfinished.get_or_insert_default()
+    }
+
+    fn drop_if_finished(&mut self) {
+        self.unfinished.take_if(|unfinished| unfinished.cursors.is_empty() && unfinished.received.is_empty());
+    }
+
+    fn forget_retained(&mut self, subscription: &Arc<Subscription>) {
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.cursors.retain(|(of, _)| !Arc::ptr_eq(of, subscription));
+        }
+        self.drop_if_finished();
+    }
+
+    /// Whether the packet id waited for its PUBREL.
+    fn release(&mut self, packet_id: u16) -> bool {
+        let Some(unfinished) = &mut self.unfinished else { return false };
+        let place = unfinished.received.iter().position(|id| *id == packet_id);
+        place.map(|place| unfinished.received.swap_remove(place));
+        self.drop_if_finished();
+        place.is_some()
     }
 
     /// A name for the next delivery.

@@ -34,7 +34,7 @@ use crate::auth::Peer;
 use crate::broker::{Batch, Broker, Client, Now};
 use crate::metrics::Ended;
 use crate::outbox::Outbox;
-use crate::outbox::queue::{LAG_INTERVAL, Signals};
+use crate::outbox::queue::{Frame, LAG_INTERVAL, Signals};
 use crate::outbox::writer::Socket;
 use crate::subscription::Entry;
 
@@ -90,7 +90,7 @@ pub struct Connection {
     settings: Arc<Settings>,
     client: Client,
     /// Outboxes that this task has pushed to and not flushed yet.
-    batch: Batch,
+    batch: Option<Box<Batch>>,
     receiver: Receiver,
     /// Input that does not make up a message yet.
     partial: BytesMut,
@@ -134,8 +134,9 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let now = clock();
-        self.broker.leave(&mut self.client, now, &mut self.batch);
-        self.batch.flush(now.instant);
+        let batch = self.batch.get_or_insert_default();
+        self.broker.leave(&mut self.client, now, batch);
+        batch.flush(now.instant);
         let lost = self.outbox.detach();
         self.broker.metrics().dropped(DropReason::Closed, lost as u64);
     }
@@ -165,7 +166,7 @@ struct Brake {
 /// Where a session's output goes while it is drained.
 enum Lane<'a> {
     Control,
-    Data(&'a mut Vec<Bytes>),
+    Data(&'a mut Vec<Frame>),
 }
 
 /// Input discarded after our Close.
@@ -218,7 +219,7 @@ impl Connection {
             read,
             session: opened.session,
             client: Client::new(Arc::clone(&outbox)),
-            batch: Batch::default(),
+            batch: None,
             outbox,
             receiver,
             partial: BytesMut::from(&opened.leftover[..]),
@@ -370,8 +371,7 @@ impl Connection {
             self.lag_at = None;
             self.tell_lag(now);
         }
-        let dropped = self.outbox.release_paced(instant);
-        self.broker.metrics().dropped(DropReason::Oldest, dropped as u64);
+        self.outbox.release_paced(instant);
         if self.outbox.blocked_since().is_some_and(|since| since + self.settings.stall_timeout <= instant) {
             self.broker.metrics().disconnects.inc(Ended::Closed(CloseKind::TooSlow));
             debug!(client = ?self.client.id(), "the socket has taken no byte for queue.stall_timeout");
@@ -421,7 +421,8 @@ impl Connection {
         }
         self.tell_lag(now);
         PUMP.with_borrow_mut(|(entries, frames)| {
-            loop {
+            // While the socket takes nothing, what is queued stays where the policy can reach it.
+            while self.outbox.blocked_since().is_none() {
                 if self.client.awaits_retained() {
                     self.broker.pull_retained(&mut self.client, now.instant);
                 }
@@ -429,11 +430,12 @@ impl Connection {
                 if !encoded && !self.client.awaits_retained() {
                     return;
                 }
-                self.flush_own(now);
-                if self.outbox.blocked_since().is_some() || !matches!(self.phase, Phase::Open) {
+                self.outbox.flush(now.instant);
+                if !matches!(self.phase, Phase::Open) {
                     return;
                 }
-                if !encoded && !self.outbox.is_below_half() {
+                let is_stuck = !encoded && !self.outbox.is_below_half();
+                if is_stuck && self.outbox.blocked_since().is_none() {
                     // Another task may be writing what fills it, and wakes nobody when it is done.
                     self.retained_at = Some(now.instant + RETAINED_PAUSE);
                     return;
@@ -442,26 +444,32 @@ impl Connection {
         });
     }
 
-    fn encode_some(&mut self, entries: &mut Vec<Entry>, frames: &mut Vec<Bytes>, now: Now) -> bool {
-        self.outbox.take_for_session(entries, PUMP_COUNT, self.session.wants(), now.instant);
-        if entries.is_empty() {
-            return false;
+    fn encode_some(&mut self, entries: &mut Vec<Entry>, frames: &mut Vec<Frame>, now: Now) -> bool {
+        let mut count = 0;
+        while count < PUMP_COUNT {
+            // Few at a time, since each acknowledged one may fill the window; they leave in one write.
+            self.outbox.take_for_session(entries, PUMP_COUNT - count, self.session.wants(), now.instant);
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.len();
+            for entry in entries.drain(..) {
+                self.encode(entry, frames, now);
+            }
         }
-        let count = entries.len();
-        for entry in entries.drain(..) {
-            self.encode(entry, frames, now);
+        if count > 0 {
+            self.outbox.put_back(frames, count);
         }
-        self.outbox.put_back(frames, count);
-        true
+        count > 0
     }
 
-    fn encode(&mut self, entry: Entry, frames: &mut Vec<Bytes>, now: Now) {
+    fn encode(&mut self, entry: Entry, frames: &mut Vec<Frame>, now: Now) {
         if entry.publication.is_expired(now.instant) {
             self.broker.metrics().dropped(DropReason::Expired, 1);
             return;
         }
         if let (Some(form), Some(takeover)) = (entry.form, &mut self.takeover) {
-            frames.push(takeover.prepared_frame(entry.publication.prepared(form)));
+            frames.push(takeover.prepared_frame(entry.publication.prepared(form)).into());
             return;
         }
         let tag = self.client.next_tag();
@@ -488,9 +496,6 @@ impl Connection {
         }
         let mut buffer = buffer::take(&mut self.partial);
         let mut progress = false;
-        if self.batch.touched.capacity() == 0 {
-            self.batch = buffer::take_batch();
-        }
         for _ in 0..READS_MAX {
             match self.read_once(context, &mut buffer, now) {
                 Poll::Pending => break,
@@ -507,7 +512,6 @@ impl Connection {
             self.pump(now);
             self.flush(now);
         }
-        buffer::give_back_batch(std::mem::take(&mut self.batch));
         progress
     }
 
@@ -742,20 +746,12 @@ impl Connection {
     fn send(&mut self, outgoing: Outgoing, lane: &mut Lane<'_>) {
         match lane {
             Lane::Control => {
-                let (head, body) =
-                    outgoing.into_frame(self.deflating.as_deref().filter(|_| self.takeover.is_none()));
-                self.outbox.push_control(head);
-                if let Some(body) = body {
-                    self.outbox.push_control(body);
-                }
+                let deflating = self.deflating.as_deref().filter(|_| self.takeover.is_none());
+                self.outbox.push_control(outgoing.into_frame(deflating));
             }
             Lane::Data(frames) => match &mut self.takeover {
-                Some(takeover) => frames.push(takeover.frame(&outgoing)),
-                None => {
-                    let (head, body) = outgoing.into_frame(self.deflating.as_deref());
-                    frames.push(head);
-                    frames.extend(body);
-                }
+                Some(takeover) => frames.push(takeover.frame(&outgoing).into()),
+                None => frames.push(outgoing.into_frame(self.deflating.as_deref()).into()),
             },
         }
     }
@@ -775,13 +771,14 @@ impl Connection {
         }
         let is_acked =
             matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
-        let reply = self.broker.handle(&mut self.client, &self.peer, request, now, &mut self.batch);
+        let batch = self.batch.get_or_insert_with(buffer::take_batch);
+        let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
+        let slow = std::mem::take(&mut batch.slow);
         let Some(reply) = reply else { return };
         if is_connect && matches!(reply, Reply::Connected(_)) {
             self.receiver.set_message_bytes_max(self.settings.message_bytes_max);
         }
-        if !self.batch.slow.is_empty() {
-            let slow = std::mem::take(&mut self.batch.slow);
+        if !slow.is_empty() {
             if is_acked {
                 self.apply_brake(slow, (token, reply), now);
                 return;
@@ -868,9 +865,9 @@ impl Connection {
 
     /// Writes what this task has pushed, and its own answers.
     fn flush(&mut self, now: Now) {
-        if !self.batch.touched.is_empty() {
-            flush_all(&mut self.batch, now.instant);
-            buffer::give_back_batch(std::mem::take(&mut self.batch));
+        if let Some(mut batch) = self.batch.take() {
+            flush_all(&mut batch, now.instant);
+            buffer::give_back_batch(batch);
         }
         self.flush_own(now);
     }
@@ -910,7 +907,7 @@ fn close_reason(error: &ReceiveError) -> CloseReason {
 }
 
 thread_local! {
-    static PUMP: std::cell::RefCell<(Vec<Entry>, Vec<Bytes>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
+    static PUMP: std::cell::RefCell<(Vec<Entry>, Vec<Frame>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// Flushes what a batch touched. A large fan-out is handed in chunks to other workers.

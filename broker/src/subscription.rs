@@ -66,6 +66,7 @@ impl Subscription {
     /// Ends it: nothing that is still queued for it is sent.
     pub fn end(&self) {
         self.alive.store(false, Ordering::Release);
+        self.outbox.note_dead();
     }
 
     /// Whether newer deliveries of a topic may take the place of queued ones.
@@ -132,16 +133,17 @@ impl Entry {
         }
     }
 
-    /// Whether both are for the same subscription and topic.
+    /// Whether both are for the same subscription and topic, of one client.
     pub fn is_same_feed(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.subscription, &other.subscription)
-            && self.publication.topic == other.publication.topic
+        self.subscription.id == other.subscription.id && self.publication.topic == other.publication.topic
     }
 }
 
-/// What one delivery of a publication counts against a client's limits.
+/// What one delivery of a publication counts against a client's limits: true bytes (SEC-17), as if this client
+/// alone kept it alive. That is the publication, its wire form, which holds the payload once more, and the entry.
 pub fn size_bytes(publication: &Publication) -> u32 {
-    u32::try_from(publication.size_bytes() + ENTRY_BYTES).unwrap_or(u32::MAX)
+    let bytes = 2 * publication.size_bytes() + Publication::OVERHEAD_BYTES + ENTRY_BYTES;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// The form whose bytes serve this delivery, if one does.

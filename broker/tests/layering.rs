@@ -25,7 +25,8 @@ const CORE: &[&str] = &[
 const EVERYWHERE: &[&str] = &[""];
 
 /// Where tasks begin and end; what they call takes `now` as an argument.
-const EDGES: &[&str] = &["main.rs", "connection.rs", "server.rs", "timers.rs", "admin/", "store/"];
+const EDGES: &[&str] =
+    &["main.rs", "assembly.rs", "connection.rs", "connection/", "server/", "admin/", "store/"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -47,15 +48,23 @@ const RULES: &[Rule] = &[
         words: &["crate::broker", "crate::outbox", "crate::registry", "crate::metrics", "tokio::"],
     },
     Rule {
-        name: "6: only a connection drives a session",
+        name: "6: only a connection drives a session, which the upgrade opens for it",
         rooms: EVERYWHERE,
-        doors: &["connection.rs", "connection/"],
+        doors: &["connection.rs", "connection/", "server/upgrade.rs"],
         words: &["dyn Session", "session::Session"],
     },
     Rule {
-        name: "6: only connection and server know of the subprotocols (and main their settings)",
+        name: "6: only the edges know of the subprotocols, and the outbox under which family it counts",
         rooms: EVERYWHERE,
-        doors: &["connection.rs", "connection/", "server.rs", "server/", "main.rs", "config/", "metrics.rs"],
+        doors: &[
+            "connection.rs",
+            "connection/",
+            "server/",
+            "assembly.rs",
+            "config/",
+            "metrics.rs",
+            "outbox/mod.rs",
+        ],
         words: &["tidegate_protocol::subprotocol"],
     },
     Rule {
@@ -65,9 +74,9 @@ const RULES: &[Rule] = &[
         words: &["crate::broker", "crate::server", "crate::connection", "crate::outbox", "crate::router"],
     },
     Rule {
-        name: "6: main hands each part its own small struct",
+        name: "6: main and the assembly hand each part its own small struct; logging starts before there are parts",
         rooms: EVERYWHERE,
-        doors: &["config/", "config.rs", "main.rs"],
+        doors: &["config/", "config.rs", "main.rs", "assembly.rs", "args.rs", "logging.rs"],
         words: &["crate::config", "tidegate::config"],
     },
     Rule {

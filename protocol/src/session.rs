@@ -58,6 +58,10 @@ pub trait Session: Send {
 
 /// What a session gives.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a publish is moved twice at most; a box would cost it an allocation"
+)]
 pub enum Output {
     /// A message for the client. What is sent while a delivery is handled goes behind earlier deliveries;
     /// everything else goes in the control lane, before queued data.
@@ -111,6 +115,10 @@ pub struct Wants {
 
 /// What a session asks of the broker.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a publish is moved twice at most; a box would cost it an allocation"
+)]
 pub enum Request {
     /// Who this is. The first request, and the only one until [`Reply::Connected`].
     Connect(Box<Connect>),

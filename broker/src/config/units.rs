@@ -86,7 +86,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0;
         for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
-            if bytes >= 1 << shift && bytes % (1 << shift) == 0 {
+            if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
                 return write!(f, "{} {unit}", bytes >> shift);
             }
         }
@@ -161,7 +161,7 @@ pub fn format_duration(duration: Duration) -> String {
     let units =
         [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")];
     for (factor, unit) in units {
-        if us % factor == 0 {
+        if us.is_multiple_of(factor) {
             return format!("{}{unit}", us / factor);
         }
     }

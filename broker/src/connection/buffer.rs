@@ -8,7 +8,8 @@ use crate::broker::Batch;
 
 thread_local! {
     static READ: RefCell<BytesMut> = RefCell::new(BytesMut::new());
-    static BATCHES: RefCell<Vec<Batch>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "a connection holds and hands over a batch as one pointer")]
+    static BATCHES: RefCell<Vec<Box<Batch>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer that begins with `partial`.
@@ -48,12 +49,12 @@ pub(super) fn give_back(mut buffer: BytesMut) -> BytesMut {
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// An empty batch with room from earlier ones.
-pub(super) fn take_batch() -> Batch {
+pub(super) fn take_batch() -> Box<Batch> {
     BATCHES.with_borrow_mut(|batches| batches.pop()).unwrap_or_default()
 }
 
 /// Gives it back, emptied.
-pub(super) fn give_back_batch(mut batch: Batch) {
+pub(super) fn give_back_batch(mut batch: Box<Batch>) {
     batch.touched.clear();
     batch.slow.clear();
     BATCHES.with_borrow_mut(|batches| {

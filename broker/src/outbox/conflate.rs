@@ -28,38 +28,62 @@ struct Feed {
     waiting: Option<Entry>,
 }
 
-/// What becomes of a delivery.
-#[derive(Debug)]
-pub(crate) enum Paced {
-    /// It may go now.
-    Go(Entry),
-    /// It waits for its turn.
-    Waits,
-    /// It waits in the place of an older one.
-    Replaced,
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It may go.
+    Now,
+    /// It has to wait; nothing of its feed waits yet.
+    Later,
+    /// It has to wait, in the place of an older one of this size.
+    Instead {
+        /// What the older one counts.
+        size_bytes: u32,
+    },
 }
 
 impl Pacer {
-    /// Holds `entry` against its feed's interval.
-    pub(crate) fn offer(&mut self, entry: Entry, interval: Duration, now: Instant) -> Paced {
-        let key = (entry.subscription.id, entry.publication.topic.clone());
-        match self.feeds.get_mut(&key) {
-            Some(feed) if feed.opens_at > now || feed.waiting.is_some() => {
-                self.bytes += entry.size_bytes as usize;
-                match feed.waiting.replace(entry) {
-                    Some(old) => {
-                        self.bytes -= old.size_bytes as usize;
-                        Paced::Replaced
-                    }
-                    None => {
-                        self.waiting += 1;
-                        Paced::Waits
-                    }
-                }
-            }
-            _ => {
-                self.open(key, now + interval);
-                Paced::Go(entry)
+    /// Whether `entry` may go now.
+    pub(crate) fn turn_of(&self, entry: &Entry, now: Instant) -> Turn {
+        match self.feeds.get(&feed_of(entry)) {
+            Some(Feed { waiting: Some(old), .. }) => Turn::Instead { size_bytes: old.size_bytes },
+            Some(feed) if feed.opens_at > now => Turn::Later,
+            _ => Turn::Now,
+        }
+    }
+
+    /// Notes that `entry` goes now. Beyond `feeds_max` feeds the new ones are not paced, which bounds memory.
+    pub(crate) fn goes(&mut self, entry: &Entry, interval: Duration, feeds_max: usize, now: Instant) {
+        if self.feeds.len() < feeds_max {
+            self.open(feed_of(entry), now + interval);
+        }
+    }
+
+    /// Keeps `entry` until its turn. Gives the older one of its feed.
+    pub(crate) fn keep(&mut self, entry: Entry) -> Option<Entry> {
+        let feed = self.feeds.get_mut(&feed_of(&entry))?;
+        self.bytes += entry.size_bytes as usize;
+        self.waiting += 1;
+        let old = feed.waiting.replace(entry)?;
+        self.bytes -= old.size_bytes as usize;
+        self.waiting -= 1;
+        Some(old)
+    }
+
+    /// Removes what waits of the same feed.
+    pub(crate) fn remove_feed(&mut self, like: &Entry) -> Option<Entry> {
+        let old = self.feeds.get_mut(&feed_of(like))?.waiting.take()?;
+        self.bytes -= old.size_bytes as usize;
+        self.waiting -= 1;
+        Some(old)
+    }
+
+    /// Forgets what waits for subscriptions that have ended.
+    pub(crate) fn remove_dead(&mut self) {
+        for feed in self.feeds.values_mut() {
+            if let Some(old) = feed.waiting.take_if(|entry| !entry.subscription.is_alive()) {
+                self.bytes -= old.size_bytes as usize;
+                self.waiting -= 1;
             }
         }
     }
@@ -67,14 +91,19 @@ impl Pacer {
     /// The next delivery whose turn has come.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Entry> {
         while self.turns.front()?.0 <= now {
-            let (_, id, topic) = self.turns.pop_front()?;
+            let (at, id, topic) = self.turns.pop_front()?;
             let key = (id, topic);
-            let Some(mut feed) = self.feeds.remove(&key) else { continue };
-            let Some(entry) = feed.waiting.take() else { continue };
+            // A turn that is not its feed's own is left over from before the feed was opened anew.
+            if self.feeds.get(&key).is_none_or(|feed| feed.opens_at != at) {
+                continue;
+            }
+            let Some(entry) = self.feeds.remove(&key).and_then(|feed| feed.waiting) else { continue };
             self.bytes -= entry.size_bytes as usize;
             self.waiting -= 1;
-            self.open(key, now + entry.subscription.conflate.unwrap_or_default());
-            return Some(entry);
+            if entry.subscription.is_alive() {
+                self.open(key, now + entry.subscription.conflate.unwrap_or_default());
+                return Some(entry);
+            }
         }
         None
     }
@@ -105,4 +134,8 @@ impl Pacer {
         self.turns.insert(place, (opens_at, key.0, key.1.clone()));
         self.feeds.insert(key, Feed { opens_at, waiting: None });
     }
+}
+
+fn feed_of(entry: &Entry) -> (SubscriptionId, Topic) {
+    (entry.subscription.id, entry.publication.topic.clone())
 }

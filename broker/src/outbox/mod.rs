@@ -6,7 +6,9 @@
 
 mod conflate;
 mod lane;
+mod notice;
 pub mod queue;
+mod room;
 mod sync;
 pub mod writer;
 
@@ -21,8 +23,8 @@ use tidegate_protocol::session::{CloseReason, DataLane, DropReason, Lag, LagNoti
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::prepared::Deflating;
 
-use self::queue::{Hold, Limits, Phase, Pushed, Queue, Rest, Signals, Taken};
-use self::sync::{AtomicBool, Mutex};
+use self::queue::{Frame, Hold, Limits, Pushed, Queue, Rest, Signals, Taken};
+use self::sync::{AtomicBool, Mutex, fence, thread_local};
 use self::writer::{Socket, WriteLimits, Writer, Written};
 use crate::metrics::Metrics;
 use crate::subscription::{ENTRY_BYTES, Entry};
@@ -60,7 +62,8 @@ pub struct Outbox {
 const ROUNDS_MAX: usize = 8;
 
 thread_local! {
-    static TAKEN: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::missing_const_for_thread_local, reason = "loom's macro knows no const")]
+    static TAKEN: RefCell<Vec<Taken>> = RefCell::new(Vec::new());
 }
 
 impl Shared {
@@ -121,36 +124,59 @@ impl Outbox {
             (pushed, must_flush, queue.waker_if_signalled())
         };
         wake(waker);
+        if pushed == Pushed::Dropped(DropReason::Closed) {
+            // It was the one too many: the client is being disconnected for it.
+            self.shared.metrics.dropped(DropReason::Closed, 1);
+            return (Pushed::Closed, false);
+        }
         (pushed, must_flush)
     }
 
     /// Like [`Outbox::push`] while the broker's memory is used up: only an idle client gets it.
     pub fn push_if_idle(&self, entry: Entry, now: Instant) -> (Pushed, bool) {
-        {
+        let waker = {
             let mut queue = self.queue.lock();
-            if queue.messages() > 0 {
-                queue.note_drop(&entry);
-                return (Pushed::Dropped(DropReason::Memory), false);
+            if !queue.is_open() {
+                return (Pushed::Closed, false);
             }
-        }
-        self.push(entry, now)
+            if queue.messages() == 0 {
+                None
+            } else {
+                queue.note_drop(&entry);
+                Some(queue.waker_if_signalled())
+            }
+        };
+        let Some(waker) = waker else { return self.push(entry, now) };
+        wake(waker);
+        (Pushed::Dropped(DropReason::Memory), false)
     }
 
     /// Writes what is ready, as far as the socket takes it. Never waits: when another task is writing, that one
     /// writes this too; what only the owner can do is left to it.
     pub fn flush(&self, now: Instant) {
+        let mut rounds = ROUNDS_MAX;
         loop {
             let writer = self.writer.try_lock().or_else(|| {
-                self.again.store(true, Ordering::SeqCst);
-                // The holder may have left between the two lines, and then nobody would look at `again`.
+                self.again.store(true, Ordering::Relaxed);
+                // The holder may have left between the two lines, and then nobody would look at `again`. The two
+                // fences make sure that either this `try_lock` or the holder's look succeeds.
+                fence(Ordering::SeqCst);
                 self.writer.try_lock()
             });
             let Some(mut writer) = writer else { return };
-            self.again.store(false, Ordering::SeqCst);
-            self.flush_with(&mut writer, now);
+            // What was pushed before `again` was set is seen below: the queue's lock orders the two.
+            if self.again.load(Ordering::Relaxed) {
+                self.again.store(false, Ordering::Relaxed);
+            }
+            let has_more = self.flush_with(&mut writer, &mut rounds, now);
             drop(writer);
-            if !self.again.load(Ordering::SeqCst) {
+            fence(Ordering::SeqCst);
+            if !has_more && !self.again.load(Ordering::Relaxed) {
                 return;
+            }
+            if rounds == 0 {
+                // The rest is the owner's, who is told once it can have the lock.
+                return self.signal(Signals::SESSION);
             }
         }
     }
@@ -181,41 +207,42 @@ impl Outbox {
         wake(waker);
     }
 
-    fn flush_with(&self, writer: &mut Writer, now: Instant) {
-        TAKEN.with_borrow_mut(|taken| {
-            for _ in 0..ROUNDS_MAX {
-                if !self.write_leftover(writer, now) {
-                    return;
-                }
-                let (rest, waiters) = self.take(taken, now);
-                wake_publishers(&waiters);
-                if taken.is_empty() {
-                    return self.leave(rest);
-                }
-                if !self.write_taken(writer, taken, now) {
-                    return;
-                }
-                if rest != Rest::More {
-                    return self.leave(rest);
-                }
+    /// Gives whether the rounds ran out before the queue did.
+    fn flush_with(&self, writer: &mut Writer, rounds: &mut usize, now: Instant) -> bool {
+        let mut taken = TAKEN.with(RefCell::take);
+        let mut rest = Rest::More;
+        while rest == Rest::More && *rounds > 0 && self.write_leftover(writer, now) {
+            *rounds -= 1;
+            rest = self.take(&mut taken, now);
+            if !taken.is_empty() && !self.write_taken(writer, &mut taken, now) {
+                rest = Rest::Nothing;
             }
-            self.leave(Rest::Session);
-        });
+        }
+        TAKEN.with(|kept| kept.replace(taken));
+        rest == Rest::More && *rounds == 0
     }
 
-    fn take(&self, taken: &mut Vec<Taken>, now: Instant) -> (Rest, Vec<Weak<Self>>) {
-        let mut queue = self.queue.lock();
-        queue.unblock();
-        let before = queue.messages();
-        let rest = queue.take(taken, self.shared.write.batch_bytes, now);
-        self.left(before - queue.messages());
-        self.shared.metrics.dropped(DropReason::Expired, u64::from(queue.take_expired()));
-        (rest, queue.waiters_if_room(&self.shared.limits, now))
+    fn take(&self, taken: &mut Vec<Taken>, now: Instant) -> Rest {
+        let (rest, waiters, waker) = {
+            let mut queue = self.queue.lock();
+            queue.unblock();
+            let before = queue.messages();
+            let rest = queue.take(taken, self.shared.write.batch_bytes, now);
+            if rest == Rest::Session {
+                queue.signal(Signals::SESSION);
+            }
+            self.left(before - queue.messages());
+            self.count_expired(&mut queue);
+            (rest, queue.waiters_if_room(&self.shared.limits, now), queue.waker_if_signalled())
+        };
+        wake(waker);
+        wake_publishers(&waiters);
+        rest
     }
 
     /// `false`: no more can be written now.
     fn write_leftover(&self, writer: &mut Writer, now: Instant) -> bool {
-        if writer.leftover_bytes() == 0 {
+        if !writer.has_leftover() {
             return true;
         }
         let written = writer.write_leftover();
@@ -230,8 +257,17 @@ impl Outbox {
     }
 
     fn after_write(&self, writer: &mut Writer, written: Written, now: Instant) -> bool {
+        let bytes = writer.take_written_bytes();
+        self.shared.metrics.family(self.family).bytes_out.add(bytes);
         match written {
-            Written::All if writer.has_close() => self.signal(Signals::ENDED),
+            Written::All if writer.has_close() => {
+                let waker = {
+                    let mut queue = self.queue.lock();
+                    queue.has_written_close();
+                    queue.waker_if_signalled()
+                };
+                wake(waker);
+            }
             Written::All => return true,
             Written::Some | Written::Blocked => {
                 let waker = {
@@ -246,16 +282,17 @@ impl Outbox {
             }
             Written::Failed => {
                 writer.detach();
-                self.fail();
+                let lost = self.fail();
+                self.shared.metrics.dropped(DropReason::Closed, lost as u64);
             }
         }
         false
     }
 
-    /// Nothing more that this task can write.
-    fn leave(&self, rest: Rest) {
-        if rest != Rest::Nothing {
-            self.signal(Signals::SESSION);
+    fn count_expired(&self, queue: &mut Queue) {
+        let expired = queue.take_expired();
+        if expired > 0 {
+            self.shared.metrics.dropped(DropReason::Expired, u64::from(expired));
         }
     }
 
@@ -272,8 +309,13 @@ impl Outbox {
     }
 
     /// Puts a frame before all queued data.
-    pub fn push_control(&self, frame: Bytes) {
-        self.queue.lock().push_control(frame);
+    pub fn push_control(&self, frame: impl Into<Frame>) {
+        self.queue.lock().push_control(frame.into());
+    }
+
+    /// A subscription of this client has ended: what is queued for it makes room for others.
+    pub(crate) fn note_dead(&self) {
+        self.queue.lock().note_dead();
     }
 
     /// Puts a pong before all queued data, in the place of an older unsent one.
@@ -302,30 +344,25 @@ impl Outbox {
         let waiters = {
             let mut queue = self.queue.lock();
             let before = queue.messages();
-            queue.take_for_session(into, count, wants);
+            queue.take_for_session(into, count, wants, now);
             self.left(before - queue.messages());
-            if into.is_empty() {
-                return;
+            self.count_expired(&mut queue);
+            if !into.is_empty() {
+                queue.hold(Hold::Popped);
             }
-            queue.hold(Hold::Popped);
             queue.waiters_if_room(&self.shared.limits, now)
         };
         wake_publishers(&waiters);
     }
 
     /// Puts the bytes of taken deliveries in their place and lets others write again.
-    pub fn put_back(&self, frames: &mut Vec<Bytes>, deliveries: usize) {
+    pub fn put_back(&self, frames: &mut Vec<Frame>, deliveries: usize) {
         let mut queue = self.queue.lock();
         for frame in frames.drain(..) {
             queue.push_encoded(frame);
         }
         queue.release(Hold::Popped);
         self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
-    }
-
-    /// What the client can take now.
-    pub fn set_wants(&self, wants: Wants) {
-        self.queue.lock().set_wants(wants);
     }
 
     /// What was lost since the last call. With a result, ask again after [`queue::LAG_INTERVAL`].
@@ -341,21 +378,33 @@ impl Outbox {
     /// Appends retained publications that `next` reads under this lock, so that none is older than a live one
     /// before it (DESIGN §5.10).
     pub fn push_retained(&self, next: impl Iterator<Item = Entry>) {
-        let mut queue = self.queue.lock();
-        let before = queue.messages();
-        for entry in next {
-            queue.push_retained(entry);
-        }
-        self.entered(queue.messages() - before);
+        let (mut growth, mut conflated, mut too_large) = (0, 0, 0);
+        let waker = {
+            let mut queue = self.queue.lock();
+            for entry in next {
+                let pushed = queue.push_retained(entry);
+                growth += pushed.growth();
+                conflated += u64::from(matches!(pushed, Pushed::Made(..)));
+                too_large += u64::from(matches!(pushed, Pushed::Dropped(_)));
+            }
+            queue.waker_if_signalled()
+        };
+        wake(waker);
+        self.shared.entered(growth);
+        self.shared.metrics.dropped(DropReason::Conflated, conflated);
+        self.shared.metrics.dropped(DropReason::TooLarge, too_large);
     }
 
-    /// Lets paced deliveries go whose turn has come. Gives the drops that this made.
-    pub fn release_paced(&self, now: Instant) -> usize {
-        let mut queue = self.queue.lock();
-        let before = queue.messages();
-        let dropped = queue.release_paced(&self.shared.limits, now);
-        self.left(before - queue.messages());
-        dropped
+    /// Lets paced deliveries go whose turn has come. The caller flushes.
+    pub fn release_paced(&self, now: Instant) {
+        let conflated = {
+            let mut queue = self.queue.lock();
+            let before = queue.messages();
+            let conflated = queue.release_paced(now);
+            self.left(before - queue.messages());
+            conflated
+        };
+        self.shared.metrics.dropped(DropReason::Conflated, conflated as u64);
     }
 
     /// When [`Outbox::release_paced`] has work.
@@ -381,51 +430,43 @@ impl Outbox {
     /// No delivery is queued after this. `frame`, the Close frame, is written behind what goes before it. Gives
     /// the number of deliveries that are discarded.
     pub fn close(&self, frame: Bytes, data: DataLane) -> usize {
-        let mut queue = self.queue.lock();
-        let before = queue.messages();
-        let dropped = queue.close(frame, data);
-        self.left(before - queue.messages());
+        let (dropped, waiters) = {
+            let mut queue = self.queue.lock();
+            let before = queue.messages();
+            let dropped = queue.close(frame, data);
+            self.left(before - queue.messages());
+            (dropped, queue.take_waiters())
+        };
+        wake_publishers(&waiters);
         dropped
     }
 
     /// Whether the Close frame has left, or the socket failed.
     pub fn has_ended(&self) -> bool {
-        let is_written = match self.queue.lock().phase() {
-            Phase::Open | Phase::Closing(_) => return false,
-            Phase::Failed => return true,
-            Phase::Written => true,
-        };
-        is_written && self.writer.try_lock().is_some_and(|writer| writer.leftover_bytes() == 0)
+        self.queue.lock().has_ended()
     }
 
     /// Discards everything. Gives the number of deliveries that are lost.
     pub fn fail(&self) -> usize {
-        let (dropped, waker) = {
+        let (dropped, waiters, waker) = {
             let mut queue = self.queue.lock();
             let before = queue.messages();
             let dropped = queue.fail();
             self.left(before - queue.messages());
-            (dropped, queue.waker_if_signalled())
+            (dropped, queue.take_waiters(), queue.waker_if_signalled())
         };
         wake(waker);
+        wake_publishers(&waiters);
         dropped
     }
 
-    /// Lets go of the socket, so that no cached reference keeps it open.
+    /// Lets go of the socket, so that no cached reference keeps it open. Gives the number of deliveries that are
+    /// lost.
     pub fn detach(&self) -> usize {
         let dropped = self.fail();
-        let waiters = {
-            let mut queue = self.queue.lock();
-            queue.take_waiters()
-        };
-        wake_publishers(&waiters);
         // A flusher that holds the lock sees the failed queue and leaves; it is never held over a wait.
         self.writer.lock().detach();
         dropped
-    }
-
-    fn entered(&self, entries: usize) {
-        self.shared.entered(isize::try_from(entries).unwrap_or(isize::MAX));
     }
 
     fn left(&self, entries: usize) {

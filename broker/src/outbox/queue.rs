@@ -14,8 +14,12 @@ use tidegate_protocol::session::{
 };
 
 use super::Outbox;
-use super::conflate::{Paced, Pacer};
+use super::conflate::{Pacer, Turn};
 use super::lane::Lane;
+pub use super::notice::LAG_INTERVAL;
+use super::notice::Notice;
+use super::room::Room;
+pub use super::room::SLOW_WINDOW;
 use crate::subscription::Entry;
 
 /// `[queue]`: the marks of one client.
@@ -30,15 +34,6 @@ pub struct Limits {
     /// After it has caused this much waiting within [`SLOW_WINDOW`], nobody waits for it any more.
     pub slow_after: Duration,
 }
-
-/// The window of [`Limits::slow_after`].
-pub const SLOW_WINDOW: Duration = Duration::from_secs(10);
-
-/// A client hears of drops at most this often.
-pub const LAG_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Topics named in a notice of lag.
-const LAG_TOPICS_MAX: usize = 8;
 
 /// What became of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +99,43 @@ pub(crate) enum Hold {
 /// How far the end of the connection has come.
 ///
 /// ```text
-///   Open ─▶ Closing (the Close frame goes behind what is still written) ─▶ Written ─▶ (dropped)
-///     └──────────────────────── the socket failed ─────────────────────────▶ Failed
+///   Open ─▶ Closing (the Close frame goes behind what is still written) ─▶ Taken (by the writer) ─▶ Ended
+///     └─────────────────────────── the socket failed ───────────────────────────────────────────────▲
 /// ```
 #[derive(Debug)]
 pub(crate) enum Phase {
     Open,
-    Closing(Bytes),
-    Written,
-    Failed,
+    Closing(Bytes, DataLane),
+    Taken,
+    Ended,
+}
+
+/// A complete WebSocket frame of this client: its front and, when that is shared with others, a body behind it.
+/// Nothing ever comes between the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Header and head, or the whole frame.
+    pub front: Bytes,
+    /// The shared rest.
+    pub body: Option<Bytes>,
+}
+
+impl From<Bytes> for Frame {
+    fn from(front: Bytes) -> Self {
+        Self { front, body: None }
+    }
+}
+
+impl From<(Bytes, Option<Bytes>)> for Frame {
+    fn from((front, body): (Bytes, Option<Bytes>)) -> Self {
+        Self { front, body }
+    }
+}
+
+impl Frame {
+    fn len(&self) -> usize {
+        self.front.len() + self.body.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// What the writer takes.
@@ -141,12 +164,12 @@ pub(crate) enum Rest {
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Acks and other answers, complete frames.
-    control: VecDeque<Bytes>,
+    control: VecDeque<Frame>,
     /// The newest unsent pong (RFC 6455 §5.5.3).
     pong: Option<Bytes>,
     control_bytes: usize,
     /// Deliveries that the session has encoded; can be neither dropped nor overtaken.
-    encoded: VecDeque<Bytes>,
+    encoded: VecDeque<Frame>,
     encoded_bytes: usize,
     qos0: Lane,
     acked: Lane,
@@ -155,6 +178,10 @@ pub(crate) struct Queue {
     held: u8,
     /// A pusher has taken on the duty to flush.
     touched: bool,
+    /// The owner was woken to encode and has not come yet: nobody else need look.
+    owner_due: bool,
+    /// A subscription with queued deliveries may have ended.
+    has_dead: bool,
     blocked_since: Option<Instant>,
     /// Every data frame goes through the owner (context takeover).
     owner_encodes: bool,
@@ -163,17 +190,9 @@ pub(crate) struct Queue {
     phase: Phase,
     order: Option<CloseReason>,
 
-    over_since: Option<Instant>,
-    slow_window_start: Option<Instant>,
-    slow_spent: Duration,
-    /// Publishers that wait for room here.
-    waiters: Vec<Weak<Outbox>>,
-
-    lag_notice: LagNotice,
-    lag: Option<Box<Lag>>,
+    room: Room,
+    notice: Notice,
     expired: u32,
-    /// The owner has told the client within the last second and asks again by itself.
-    lag_is_timed: bool,
     signals: Signals,
     waker: Option<Waker>,
 }
@@ -191,20 +210,17 @@ impl Queue {
             pacer: None,
             held: 0,
             touched: false,
+            owner_due: false,
+            has_dead: false,
             blocked_since: None,
             owner_encodes: false,
             wants: Wants { input: true, qos0: true, acked: true },
             packet_bytes_max: usize::MAX,
             phase: Phase::Open,
             order: None,
-            over_since: None,
-            slow_window_start: None,
-            slow_spent: Duration::ZERO,
-            waiters: Vec::new(),
-            lag_notice: LagNotice::Silent,
-            lag: None,
+            room: Room::default(),
+            notice: Notice::default(),
             expired: 0,
-            lag_is_timed: false,
             signals: Signals::default(),
             waker: None,
         }
@@ -214,15 +230,16 @@ impl Queue {
 
     pub(crate) fn set_client(&mut self, packet_bytes_max: Option<usize>, lag_notice: LagNotice) {
         self.packet_bytes_max = packet_bytes_max.unwrap_or(usize::MAX);
-        self.lag_notice = lag_notice;
+        self.notice.set_kind(lag_notice);
     }
 
     pub(crate) fn set_owner_encodes(&mut self) {
         self.owner_encodes = true;
     }
 
-    pub(crate) fn set_wants(&mut self, wants: Wants) {
-        self.wants = wants;
+    /// A subscription has ended; what is queued for it neither counts nor is sent.
+    pub(crate) fn note_dead(&mut self) {
+        self.has_dead = self.messages() > 0;
     }
 
     // ---- in: deliveries ----
@@ -233,10 +250,7 @@ impl Queue {
         if !self.is_open() {
             return Pushed::Closed;
         }
-        if let Some(form) = entry.form
-            && self.packet_bytes_max != usize::MAX
-            && entry.publication.prepared(form).message().len() > self.packet_bytes_max
-        {
+        if self.is_too_large(&entry) {
             return self.dropped(&entry, DropReason::TooLarge);
         }
         if entry.qos != QoS::AtMostOnce {
@@ -249,42 +263,79 @@ impl Queue {
         }
     }
 
+    /// Whether the client does not take a message of this size; the session sees to what it encodes itself.
+    fn is_too_large(&self, entry: &Entry) -> bool {
+        self.packet_bytes_max != usize::MAX
+            && entry
+                .form
+                .is_some_and(|form| entry.publication.prepared(form).message().len() > self.packet_bytes_max)
+    }
+
     fn pace(&mut self, entry: Entry, interval: Duration, limits: &Limits, now: Instant) -> Pushed {
-        if self.pacer.is_none() {
-            // From here on the owner has a turn to wait for; later ones it finds by itself.
+        let pacer = self.pacer.get_or_insert_default();
+        let waits_for = pacer.next_turn();
+        let pushed = match pacer.turn_of(&entry, now) {
+            Turn::Now => {
+                pacer.goes(&entry, interval, limits.messages_max.saturating_mul(2), now);
+                self.replace_or_append(entry, limits, now)
+            }
+            Turn::Later => self.admit(entry, limits, now, Self::keep),
+            Turn::Instead { size_bytes } if self.may_grow(size_bytes, entry.size_bytes, limits) => {
+                self.keep(entry);
+                self.conflated()
+            }
+            Turn::Instead { .. } => {
+                self.pacer.as_mut().and_then(|pacer| pacer.remove_feed(&entry));
+                self.instead_of_removed(entry, limits, now, Self::keep)
+            }
+        };
+        if self.next_paced().is_some_and(|turn| waits_for.is_none_or(|known| turn < known)) {
+            // The owner knows of a later turn, or of none.
             self.signals.add(Signals::PACED);
         }
-        match self.pacer.get_or_insert_default().offer(entry, interval, now) {
-            Paced::Go(entry) => self.replace_or_append(entry, limits, now),
-            Paced::Waits => Pushed::Queued,
-            Paced::Replaced => {
-                self.conflated();
-                Pushed::Made(DropReason::Conflated, 1)
-            }
+        pushed
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        if let Some(pacer) = &mut self.pacer {
+            pacer.keep(entry);
         }
     }
 
-    /// Appends a retained publication. Paced by the caller, so that no policy applies.
-    pub(crate) fn push_retained(&mut self, entry: Entry) {
-        if self.is_open() {
-            self.lane(entry.qos).push_back(entry);
-        }
+    fn enqueue(&mut self, entry: Entry) {
+        self.lane(entry.qos).push_back(entry);
     }
 
-    /// Moves paced deliveries whose turn has come into the lane.
-    pub(crate) fn release_paced(&mut self, limits: &Limits, now: Instant) -> usize {
-        let mut dropped = 0;
+    /// Appends a retained publication. Paced by the caller, so that no policy applies. What waits for its turn is
+    /// older and must not come after it.
+    pub(crate) fn push_retained(&mut self, entry: Entry) -> Pushed {
+        if !self.is_open() {
+            return Pushed::Closed;
+        }
+        if self.is_too_large(&entry) {
+            return self.dropped(&entry, DropReason::TooLarge);
+        }
+        let older = self.pacer.as_mut().and_then(|pacer| pacer.remove_feed(&entry));
+        self.enqueue(entry);
+        if older.is_some() { self.conflated() } else { Pushed::Queued }
+    }
+
+    /// Moves paced deliveries whose turn has come into the lane. Gives the number of older ones that they replace.
+    pub(crate) fn release_paced(&mut self, now: Instant) -> usize {
+        let mut replaced = 0;
         while let Some(entry) = self.pacer.as_mut().and_then(|pacer| pacer.due(now)) {
-            match self.replace_or_append(entry, limits, now) {
-                Pushed::Made(_, count) => dropped += count,
-                Pushed::Dropped(_) => dropped += 1,
-                _ => {}
+            match self.qos0.replace(entry) {
+                Ok(_old) => {
+                    self.conflated();
+                    replaced += 1;
+                }
+                Err(entry) => self.qos0.push_back(entry),
             }
         }
         if self.pacer.as_ref().is_some_and(|pacer| pacer.is_idle()) {
             self.pacer = None;
         }
-        dropped
+        replaced
     }
 
     pub(crate) fn next_paced(&self) -> Option<Instant> {
@@ -292,68 +343,133 @@ impl Queue {
     }
 
     fn replace_or_append(&mut self, entry: Entry, limits: &Limits, now: Instant) -> Pushed {
-        match self.qos0.replace(entry) {
-            Ok(_old) => {
-                self.conflated();
-                Pushed::Made(DropReason::Conflated, 1)
+        match self.qos0.find(&entry).map(|old| old.size_bytes) {
+            Some(old) if self.may_grow(old, entry.size_bytes, limits) => {
+                // Found two lines up, so nothing comes back.
+                let _old = self.qos0.replace(entry);
+                self.conflated()
             }
-            Err(entry) => self.append(entry, limits, now),
+            Some(_) => {
+                self.qos0.remove_feed(&entry);
+                self.instead_of_removed(entry, limits, now, Self::enqueue)
+            }
+            None => self.append(entry, limits, now),
+        }
+    }
+
+    /// An entry that may take an older one's place stays within twice the mark.
+    fn may_grow(&self, old_bytes: u32, new_bytes: u32, limits: &Limits) -> bool {
+        let grown = (self.bytes() + new_bytes as usize).saturating_sub(old_bytes as usize);
+        new_bytes <= old_bytes || grown <= limits.bytes_max.saturating_mul(2)
+    }
+
+    /// The older one of the feed is gone already, since `entry` is too large for its place.
+    fn instead_of_removed(
+        &mut self,
+        entry: Entry,
+        limits: &Limits,
+        now: Instant,
+        put: fn(&mut Self, Entry),
+    ) -> Pushed {
+        self.notice.count_conflated();
+        match self.admit(entry, limits, now, put) {
+            Pushed::Made(reason, count) => Pushed::Made(reason, count + 1),
+            Pushed::Dropped(reason) => Pushed::Made(reason, 2),
+            _ => Pushed::Made(DropReason::Conflated, 1),
         }
     }
 
     fn append(&mut self, entry: Entry, limits: &Limits, now: Instant) -> Pushed {
+        self.admit(entry, limits, now, Self::enqueue)
+    }
+
+    /// Holds `entry` against the marks and lets `put` queue it.
+    fn admit(&mut self, entry: Entry, limits: &Limits, now: Instant, put: fn(&mut Self, Entry)) -> Pushed {
         let size = entry.size_bytes as usize;
-        if self.fits(size, limits) {
-            self.lane(entry.qos).push_back(entry);
-            let half = self.messages() * 2 >= limits.messages_max || self.bytes() * 2 >= limits.bytes_max;
-            return if half { Pushed::HalfFull } else { Pushed::Queued };
+        if !self.fits(size, limits) && std::mem::take(&mut self.has_dead) {
+            self.remove_dead();
         }
-        let since = *self.over_since.get_or_insert(now);
+        if self.fits(size, limits) {
+            put(self, entry);
+            // What cannot be written now, a flush would not help.
+            let helps = self.blocked_since.is_none() && self.held == 0 && !self.owner_due;
+            return if helps && !self.is_below_half(limits) { Pushed::HalfFull } else { Pushed::Queued };
+        }
         let is_twice = self.messages() >= limits.messages_max.saturating_mul(2)
             || self.bytes().saturating_add(size) > limits.bytes_max.saturating_mul(2);
-        let is_patient = now.saturating_duration_since(since) < limits.publish_wait
-            && self.slow_spent_at(now) < limits.slow_after;
-        if is_patient && !is_twice {
-            self.lane(entry.qos).push_back(entry);
+        if self.room.is_patient(limits, now) && !is_twice {
+            put(self, entry);
             return Pushed::OverMark;
         }
-        self.overflow(entry, limits)
+        self.overflow(entry, limits, put)
+    }
+
+    fn remove_dead(&mut self) {
+        let is_dead = |entry: &Entry| !entry.subscription.is_alive();
+        self.qos0.remove_where(is_dead);
+        self.acked.remove_where(is_dead);
+        if let Some(pacer) = &mut self.pacer {
+            pacer.remove_dead();
+        }
     }
 
     /// The incoming entry's subscription decides (DESIGN §6).
-    fn overflow(&mut self, entry: Entry, limits: &Limits) -> Pushed {
+    fn overflow(&mut self, entry: Entry, limits: &Limits, put: fn(&mut Self, Entry)) -> Pushed {
         match entry.subscription.policy(entry.qos) {
             Overflow::DropNewest => self.dropped(&entry, DropReason::Newest),
-            Overflow::DropOldest => self.make_room(entry, limits),
-            Overflow::Conflate if entry.qos == QoS::AtMostOnce => match self.qos0.replace(entry) {
-                Ok(_old) => {
-                    self.conflated();
-                    Pushed::Made(DropReason::Conflated, 1)
-                }
-                Err(entry) => self.make_room(entry, limits),
-            },
-            Overflow::Conflate => self.make_room(entry, limits),
+            Overflow::Conflate if self.conflates_in_place(&entry, limits) => {
+                let _old = self.qos0.replace(entry);
+                self.conflated()
+            }
+            Overflow::DropOldest | Overflow::Conflate => self.make_room(entry, limits, put),
             Overflow::Disconnect => {
                 self.order_close(CloseReason::new(CloseKind::TooSlow, "too slow: the outbox is full"));
-                Pushed::Closed
+                self.dropped(&entry, DropReason::Closed)
             }
         }
     }
 
-    fn make_room(&mut self, entry: Entry, limits: &Limits) -> Pushed {
-        let size = entry.size_bytes as usize;
-        let mut removed = 0;
-        while !self.fits(size, limits) {
-            let Some(oldest) = self.lane(entry.qos).remove_oldest_of(&entry) else { break };
+    fn conflates_in_place(&self, entry: &Entry, limits: &Limits) -> bool {
+        entry.qos == QoS::AtMostOnce
+            && self
+                .qos0
+                .find(entry)
+                .is_some_and(|old| self.may_grow(old.size_bytes, entry.size_bytes, limits))
+    }
+
+    /// Removes the oldest of the same subscription and lane until `entry` fits. When the others alone fill the
+    /// queue, it takes the place of as many bytes of its own subscription, so that nothing grows.
+    fn make_room(&mut self, entry: Entry, limits: &Limits, put: fn(&mut Self, Entry)) -> Pushed {
+        let (size, id) = (entry.size_bytes as usize, entry.subscription.id);
+        let (mut removed, mut removed_bytes) = (0, 0);
+        // One for one in the steady state of a stalled client; a look at all of them only when that is not enough.
+        let oldest_bytes = self.lane(entry.qos).oldest_size_of(id);
+        if !self.fits_without(1, oldest_bytes, size, limits) {
+            let (count, bytes) = self.lane(entry.qos).share_of(id);
+            if count == 0 || (!self.fits_without(count, bytes, size, limits) && bytes < size) {
+                return self.dropped(&entry, DropReason::Oldest);
+            }
+            let others_fill = !self.fits_without(count, bytes, size, limits);
+            while (others_fill && removed_bytes < size) || (!others_fill && !self.fits(size, limits)) {
+                let Some(oldest) = self.lane(entry.qos).remove_oldest_of(id) else { break };
+                removed_bytes += oldest.size_bytes as usize;
+                self.note_drop(&oldest);
+                removed += 1;
+            }
+        } else if let Some(oldest) = self.lane(entry.qos).remove_oldest_of(id) {
             self.note_drop(&oldest);
-            removed += 1;
+            removed = 1;
         }
-        // What is left belongs to other subscriptions or is being written: then the incoming one goes.
-        if !self.fits(size, limits) && removed == 0 {
+        if removed == 0 {
             return self.dropped(&entry, DropReason::Oldest);
         }
-        self.lane(entry.qos).push_back(entry);
+        put(self, entry);
         Pushed::Made(DropReason::Oldest, removed)
+    }
+
+    fn fits_without(&self, count: usize, bytes: usize, size: usize, limits: &Limits) -> bool {
+        self.messages().saturating_sub(count) < limits.messages_max
+            && self.bytes().saturating_sub(bytes).saturating_add(size) <= limits.bytes_max
     }
 
     fn fits(&self, size: usize, limits: &Limits) -> bool {
@@ -369,23 +485,28 @@ impl Queue {
 
     // ---- in: the owner's frames ----
 
-    pub(crate) fn push_control(&mut self, frame: Bytes) {
-        if self.is_open() || matches!(self.phase, Phase::Closing(_)) {
+    pub(crate) fn push_control(&mut self, frame: Frame) {
+        if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
             self.control_bytes += frame.len();
             self.control.push_back(frame);
         }
     }
 
     pub(crate) fn set_pong(&mut self, frame: Bytes) {
-        self.control_bytes += frame.len();
-        if let Some(old) = self.pong.replace(frame) {
-            self.control_bytes -= old.len();
+        if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
+            self.control_bytes += frame.len();
+            if let Some(old) = self.pong.replace(frame) {
+                self.control_bytes -= old.len();
+            }
         }
     }
 
-    pub(crate) fn push_encoded(&mut self, frame: Bytes) {
-        self.encoded_bytes += frame.len();
-        self.encoded.push_back(frame);
+    /// What the session made of popped deliveries. Discarded when the end came meanwhile.
+    pub(crate) fn push_encoded(&mut self, frame: Frame) {
+        if matches!(self.phase, Phase::Open | Phase::Closing(_, DataLane::Drain)) {
+            self.encoded_bytes += frame.len();
+            self.encoded.push_back(frame);
+        }
     }
 
     pub(crate) fn hold(&mut self, why: Hold) {
@@ -402,22 +523,24 @@ impl Queue {
     /// left out and counted.
     pub(crate) fn take(&mut self, into: &mut Vec<Taken>, budget_bytes: usize, now: Instant) -> Rest {
         self.touched = false;
+        self.owner_due = false;
+        if matches!(self.phase, Phase::Taken | Phase::Ended) {
+            return Rest::Nothing; // RFC 6455 §5.5.1: no frame after the Close
+        }
         let mut budget = Budget { left: budget_bytes, taken: 0 };
         while budget.allows()
             && let Some(frame) = self.pop_control()
         {
-            budget.spend(frame.len());
-            into.push(Taken::Frame(frame));
+            budget.put(frame, into);
         }
-        if self.held != 0 || matches!(self.phase, Phase::Written | Phase::Failed) {
-            return Rest::Nothing;
+        if self.held != 0 {
+            return if self.control_bytes > 0 { Rest::More } else { Rest::Nothing };
         }
         while budget.allows()
             && let Some(frame) = self.encoded.pop_front()
         {
             self.encoded_bytes -= frame.len();
-            budget.spend(frame.len());
-            into.push(Taken::Frame(frame));
+            budget.put(frame, into);
         }
         while budget.allows()
             && let Some(entry) = self.pop_ready()
@@ -433,6 +556,7 @@ impl Queue {
             return Rest::More;
         }
         if self.needs_session() {
+            self.owner_due = true;
             return Rest::Session;
         }
         self.take_close(into);
@@ -440,15 +564,15 @@ impl Queue {
         Rest::Nothing
     }
 
-    fn pop_control(&mut self) -> Option<Bytes> {
-        let frame = self.control.pop_front().or_else(|| self.pong.take())?;
+    fn pop_control(&mut self) -> Option<Frame> {
+        let frame = self.control.pop_front().or_else(|| self.pong.take().map(Frame::from))?;
         self.control_bytes -= frame.len();
         Some(frame)
     }
 
     /// The next delivery whose bytes are ready.
     fn pop_ready(&mut self) -> Option<Entry> {
-        if self.owner_encodes || self.tells_lag_first() {
+        if self.owner_encodes || self.notice.goes_first() {
             self.skip_dead();
             return None;
         }
@@ -476,16 +600,10 @@ impl Queue {
         self.is_open() && (qos0 || acked)
     }
 
-    fn tells_lag_first(&self) -> bool {
-        self.lag.is_some() && self.lag_notice == LagNotice::WithNext
-    }
-
-    /// With [`DataLane::Drain`], entries that only the session could encode are not waited for: the owner has
-    /// pulled them before it closed.
     fn take_close(&mut self, into: &mut Vec<Taken>) {
-        if let Phase::Closing(frame) = &mut self.phase {
+        if let Phase::Closing(frame, _) = &mut self.phase {
             into.push(Taken::Close(std::mem::take(frame)));
-            self.phase = Phase::Written;
+            self.phase = Phase::Taken;
         }
     }
 
@@ -502,29 +620,51 @@ impl Queue {
 
     // ---- out: to the session ----
 
-    /// Takes up to `count` deliveries that need the session; from the QoS 0 lane in a run, from the other one at a
-    /// time, since each may fill the window.
-    pub(crate) fn take_for_session(&mut self, into: &mut Vec<Entry>, count: usize, wants: Wants) {
+    /// Takes up to `count` deliveries that need the session: one of the acknowledged lane, since each may fill the
+    /// window, and a run of the QoS 0 lane, so that neither starves the other. Expired ones are left out and
+    /// counted.
+    pub(crate) fn take_for_session(
+        &mut self,
+        into: &mut Vec<Entry>,
+        count: usize,
+        wants: Wants,
+        now: Instant,
+    ) {
         self.wants = wants;
+        self.owner_due = false;
         // Closed for new ones by an order, what is queued may still be encoded.
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        let through_owner = self.owner_encodes || self.tells_lag_first();
+        let mut acked = usize::from(wants.acked);
+        while acked > 0
+            && into.len() < count
+            && let Some(entry) = self.acked.pop_front_if(|_| true)
+        {
+            acked -= usize::from(self.hand_over(entry, into, now));
+        }
+        let through_owner = self.owner_encodes || self.notice.goes_first();
         while wants.qos0 && into.len() < count {
             let needs =
                 |entry: &Entry| through_owner || entry.form.is_none() || !entry.subscription.is_alive();
             let Some(entry) = self.qos0.pop_front_if(needs) else { break };
-            if entry.subscription.is_alive() {
-                into.push(entry);
-            }
+            self.hand_over(entry, into, now);
         }
-        while wants.acked && into.is_empty() {
-            let Some(entry) = self.acked.pop_front_if(|_| true) else { break };
-            if entry.subscription.is_alive() {
-                into.push(entry);
-            }
+        if !into.is_empty() {
+            self.notice.has_ridden();
         }
+    }
+
+    fn hand_over(&mut self, entry: Entry, into: &mut Vec<Entry>, now: Instant) -> bool {
+        if !entry.subscription.is_alive() {
+            return false;
+        }
+        if entry.publication.is_expired(now) {
+            self.expired += 1;
+            return false;
+        }
+        into.push(entry);
+        true
     }
 
     /// Deliveries that expired in the queue since the last call.
@@ -532,41 +672,32 @@ impl Queue {
         std::mem::take(&mut self.expired)
     }
 
+    /// Those who wait for room, when there will be none.
     pub(crate) fn take_waiters(&mut self) -> Vec<Weak<Outbox>> {
-        std::mem::take(&mut self.waiters)
+        self.room.take_waiters()
     }
 
     /// What was lost since the last call. While it gives something, the owner asks again after
     /// [`LAG_INTERVAL`] and is not woken for it before.
     pub(crate) fn take_lag(&mut self) -> Option<Box<Lag>> {
-        let lag = self.lag.take();
-        self.lag_is_timed = lag.is_some();
-        lag
+        self.notice.take()
     }
 
     // ---- room ----
 
     /// Called when something was taken: who waited for room, if there is some.
     pub(crate) fn waiters_if_room(&mut self, limits: &Limits, now: Instant) -> Vec<Weak<Outbox>> {
-        if self.over_since.is_none() || self.is_over_mark(limits) {
+        if !self.room.is_awaited() || self.is_over_mark(limits) {
             return Vec::new();
         }
-        if let Some(since) = self.over_since.take() {
-            if self.slow_spent_at(now).is_zero() {
-                self.slow_window_start = Some(since);
-                self.slow_spent = Duration::ZERO;
-            }
-            self.slow_spent += now.saturating_duration_since(since);
-        }
-        std::mem::take(&mut self.waiters)
+        self.room.open(limits, now)
     }
 
     /// Enters a publisher that waits for room. `false`: there is room, or the client is going.
     pub(crate) fn wait_for_room(&mut self, publisher: Weak<Outbox>, limits: &Limits) -> bool {
         let waits = self.is_open() && self.is_over_mark(limits);
-        if waits && !self.waiters.iter().any(|waiter| waiter.ptr_eq(&publisher)) {
-            self.waiters.retain(|waiter| waiter.strong_count() > 0);
-            self.waiters.push(publisher);
+        if waits {
+            self.room.wait(publisher);
         }
         waits
     }
@@ -575,43 +706,47 @@ impl Queue {
         self.messages() >= limits.messages_max || self.bytes() >= limits.bytes_max
     }
 
-    /// Waiting caused within the window that now ends.
-    fn slow_spent_at(&self, now: Instant) -> Duration {
-        let is_current =
-            self.slow_window_start.is_some_and(|start| now.saturating_duration_since(start) < SLOW_WINDOW);
-        if is_current { self.slow_spent } else { Duration::ZERO }
-    }
-
     // ---- the end ----
 
     /// From here on no delivery is queued. `frame` is the Close frame, written behind all that goes before it.
+    /// [`DataLane::Drain`] leaves what is ready; what only the session could encode, the owner has pulled before.
     pub(crate) fn close(&mut self, frame: Bytes, data: DataLane) -> usize {
-        if matches!(self.phase, Phase::Written | Phase::Failed | Phase::Closing(_)) {
+        if !matches!(self.phase, Phase::Open) {
             return 0;
         }
-        self.phase = Phase::Closing(frame);
-        self.held = 0;
+        self.phase = Phase::Closing(frame, data);
+        self.notice.end();
         let unsent = match data {
-            DataLane::Drain => self.acked.clear(),
+            DataLane::Drain if self.owner_encodes => self.qos0.clear(),
+            DataLane::Drain => self.qos0.remove_where(|entry| entry.form.is_none()),
             DataLane::Abort => {
+                self.held = 0;
                 self.encoded.clear();
                 self.encoded_bytes = 0;
-                self.acked.clear() + self.qos0.clear()
+                self.qos0.clear()
             }
         };
         let paced = self.pacer.take().map_or(0, |pacer| pacer.len());
-        unsent + paced
+        unsent + self.acked.clear() + paced
+    }
+
+    /// The Close frame has left.
+    pub(crate) fn has_written_close(&mut self) {
+        self.phase = Phase::Ended;
+        self.signals.add(Signals::ENDED);
     }
 
     /// The socket failed, or the connection is dropped: everything goes.
     pub(crate) fn fail(&mut self) -> usize {
-        self.phase = Phase::Failed;
+        self.phase = Phase::Ended;
         let dropped =
             self.qos0.clear() + self.acked.clear() + self.pacer.take().map_or(0, |pacer| pacer.len());
         self.control.clear();
         self.pong = None;
         self.encoded.clear();
         (self.control_bytes, self.encoded_bytes) = (0, 0);
+        self.blocked_since = None;
+        self.notice.end();
         self.shrink();
         self.signals.add(Signals::ENDED);
         dropped
@@ -631,8 +766,9 @@ impl Queue {
         matches!(self.phase, Phase::Open) && self.order.is_none()
     }
 
-    pub(crate) fn phase(&self) -> &Phase {
-        &self.phase
+    /// Whether the Close frame has left, or the socket failed.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
     }
 
     // ---- marks and sums ----
@@ -656,24 +792,30 @@ impl Queue {
 
     /// Takes on the duty to flush. `false`: somebody else has it, or the owner will do it.
     pub(crate) fn touch(&mut self) -> bool {
-        let is_first = !self.touched && self.blocked_since.is_none() && self.held == 0;
+        let is_owners = self.blocked_since.is_some() || self.held != 0 || self.owner_due;
+        let is_first = !self.touched && !is_owners;
         self.touched |= is_first;
         is_first
     }
 
     pub(crate) fn block(&mut self, now: Instant) {
-        self.blocked_since.get_or_insert(now);
-        self.signals.add(Signals::BLOCKED);
+        if self.blocked_since.is_none() {
+            self.blocked_since = Some(now);
+            self.signals.add(Signals::BLOCKED);
+        }
     }
 
     /// The socket took bytes but not all: its silence counts from here.
     pub(crate) fn block_anew(&mut self, now: Instant) {
+        self.block(now);
         self.blocked_since = Some(now);
     }
 
-    /// The socket took all.
+    /// The socket took all. The owner goes on with what it put off meanwhile.
     pub(crate) fn unblock(&mut self) {
-        self.blocked_since = None;
+        if self.blocked_since.take().is_some() {
+            self.signals.add(Signals::SESSION);
+        }
     }
 
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
@@ -709,28 +851,19 @@ impl Queue {
 
     /// Counts a drop that was decided elsewhere (memory of the whole broker).
     pub(crate) fn note_drop(&mut self, entry: &Entry) {
-        if self.lag_notice == LagNotice::Silent {
-            return;
-        }
-        let lag = self.lag.get_or_insert_default();
-        lag.dropped += 1;
-        let topic = &entry.publication.topic;
-        if lag.topics.len() < LAG_TOPICS_MAX && !lag.topics.contains(topic) {
-            lag.topics.push(topic.clone());
-        }
+        self.notice.count_dropped(entry);
         self.signal_lag();
     }
 
-    fn conflated(&mut self) {
-        if self.lag_notice == LagNotice::Silent {
-            return;
-        }
-        self.lag.get_or_insert_default().conflated += 1;
+    /// An older one went for a newer one.
+    fn conflated(&mut self) -> Pushed {
+        self.notice.count_conflated();
         self.signal_lag();
+        Pushed::Made(DropReason::Conflated, 1)
     }
 
     fn signal_lag(&mut self) {
-        if self.lag_notice == LagNotice::Separate && !self.lag_is_timed {
+        if self.notice.is_news() {
             self.signals.add(Signals::LAG);
         }
     }
@@ -745,6 +878,12 @@ struct Budget {
 impl Budget {
     fn allows(&self) -> bool {
         self.left > 0 && self.taken < FRAMES_PER_TAKE_MAX
+    }
+
+    fn put(&mut self, frame: Frame, into: &mut Vec<Taken>) {
+        self.spend(frame.len());
+        into.push(Taken::Frame(frame.front));
+        into.extend(frame.body.map(Taken::Frame));
     }
 
     fn spend(&mut self, bytes: usize) {

@@ -2,7 +2,8 @@
 
 #[cfg(not(outbox_loom))]
 mod real {
-    pub(crate) use std::sync::atomic::AtomicBool;
+    pub(crate) use std::sync::atomic::{AtomicBool, fence};
+    pub(crate) use std::thread_local;
 
     /// A short lock that knows no poisoning.
     #[derive(Debug, Default)]
@@ -25,7 +26,9 @@ mod real {
 
 #[cfg(outbox_loom)]
 mod real {
-    pub(crate) use loom::sync::atomic::AtomicBool;
+    pub(crate) use loom::sync::atomic::{AtomicBool, fence};
+    // Loom's threads share one of the system's, so the standard one would be shared too.
+    pub(crate) use loom::thread_local;
 
     /// Loom's, with the same words.
     #[derive(Debug)]
@@ -47,4 +50,4 @@ mod real {
     }
 }
 
-pub(crate) use real::{AtomicBool, Mutex};
+pub(crate) use real::{AtomicBool, Mutex, fence, thread_local};

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use tidegate_protocol::websocket::prepared::Deflating;
 
 use super::queue::Taken;
+use super::sync::thread_local;
 
 /// What the writer needs of a socket; never waits.
 pub trait Socket: Send + Sync {
@@ -43,6 +44,7 @@ pub(crate) struct Writer {
     deflating: Option<Box<Deflating>>,
     leftover: VecDeque<Bytes>,
     has_close: bool,
+    written_bytes: u64,
 }
 
 /// How a write ended.
@@ -71,6 +73,7 @@ impl Writer {
             deflating: deflating.map(Box::new),
             leftover: VecDeque::new(),
             has_close: false,
+            written_bytes: 0,
         }
     }
 
@@ -85,9 +88,14 @@ impl Writer {
         self.has_close
     }
 
-    /// Bytes of frames that have begun or wait behind such a one.
-    pub(crate) fn leftover_bytes(&self) -> usize {
-        self.leftover.iter().map(Bytes::len).sum()
+    /// Whether frames are kept that have begun, or wait behind such a one.
+    pub(crate) fn has_leftover(&self) -> bool {
+        !self.leftover.is_empty()
+    }
+
+    /// Bytes that the socket took since the last call.
+    pub(crate) fn take_written_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.written_bytes)
     }
 
     /// Goes on with what is kept.
@@ -100,6 +108,7 @@ impl Writer {
             match write_some(&**socket, slices.get(..count).unwrap_or_default()) {
                 Ok(Some(len)) => {
                     progress = true;
+                    self.written_bytes += len as u64;
                     advance(&mut self.leftover, len);
                 }
                 Ok(None) if progress => return Written::Some,
@@ -113,15 +122,15 @@ impl Writer {
 
     /// Writes what was taken from the queue, in order. Empties `taken`.
     pub(crate) fn write(&mut self, taken: &mut Vec<Taken>, limits: &WriteLimits) -> Written {
-        SCRATCH.with_borrow_mut(|scratch| {
-            for frame in taken.drain(..) {
-                scratch.add(&frame, self.deflating.as_deref(), limits);
-                self.has_close |= matches!(frame, Taken::Close(_));
-            }
-            let written = self.write_scratch(scratch);
-            scratch.clear();
-            written
-        })
+        let mut scratch = SCRATCH.with(RefCell::take);
+        for frame in taken.drain(..) {
+            scratch.add(&frame, self.deflating.as_deref(), limits);
+            self.has_close |= matches!(frame, Taken::Close(_));
+        }
+        let written = self.write_scratch(&scratch);
+        scratch.clear();
+        SCRATCH.with(|kept| kept.replace(scratch));
+        written
     }
 
     fn write_scratch(&mut self, scratch: &Scratch) -> Written {
@@ -129,11 +138,10 @@ impl Writer {
         let mut done = 0;
         let mut result = Written::All;
         while done < scratch.bytes {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = fill(&mut slices, scratch.after(done));
-            match write_some(&**socket, slices.get(..count).unwrap_or_default()) {
+            match scratch.write_after(done, &**socket) {
                 Ok(Some(len)) => {
                     done += len;
+                    self.written_bytes += len as u64;
                     result = Written::Some;
                 }
                 Ok(None) if done > 0 => break,
@@ -206,6 +214,16 @@ impl Scratch {
             Piece::Joined(range) => self.joined.get(range.clone()).unwrap_or_default(),
             Piece::Shared(bytes) => bytes,
         }
+    }
+
+    fn write_after(&self, done: usize, socket: &dyn Socket) -> io::Result<Option<usize>> {
+        if let [piece] = self.pieces.as_slice() {
+            // The usual case needs no table of slices.
+            return write_some(socket, &[IoSlice::new(self.slice(piece).get(done..).unwrap_or_default())]);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = fill(&mut slices, self.after(done));
+        write_some(socket, slices.get(..count).unwrap_or_default())
     }
 
     /// The slices behind the first `done` bytes.

@@ -41,7 +41,8 @@ pub(super) struct Admitted {
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Arc<Admission>,
-    ip: IpAddr,
+    /// Where addresses are counted.
+    ip: Option<Box<IpAddr>>,
     /// Memory for context takeover.
     pub(super) takeover: Option<Box<Spent>>,
 }
@@ -80,7 +81,8 @@ impl Admission {
         let before = self.sockets.fetch_add(1, Ordering::Relaxed);
         let of_ip = self.enter_ip(ip);
         let excess = self.excess(before, of_ip, now);
-        let place = Place { admission: Arc::clone(self), ip, takeover: None };
+        let counted = self.limits.connections_per_ip_max.map(|_| Box::new(ip));
+        let place = Place { admission: Arc::clone(self), ip: counted, takeover: None };
         let admitted = Admitted { place, excess };
         (before < self.limits.connections_max.saturating_add(REFUSALS_AT_ONCE_MAX)).then_some(admitted)
     }
@@ -110,14 +112,12 @@ impl Admission {
 impl Drop for Place {
     fn drop(&mut self) {
         self.admission.sockets.fetch_sub(1, Ordering::Relaxed);
-        if self.admission.limits.connections_per_ip_max.is_none() {
-            return;
-        }
+        let Some(ip) = &self.ip else { return };
         let mut per_ip = self.admission.per_ip.lock();
-        if let Some(count) = per_ip.get_mut(&self.ip) {
+        if let Some(count) = per_ip.get_mut(ip) {
             *count -= 1;
             if *count == 0 {
-                per_ip.remove(&self.ip);
+                per_ip.remove(ip);
             }
         }
     }

@@ -210,10 +210,7 @@ impl Handshake {
     fn open(&self, choice: &Choice, query: Option<&str>) -> Result<Box<dyn Session>, Refused> {
         let opening = Opening { query, bearer: choice.bearer.clone() };
         let now = tokio::time::Instant::now().into_std();
-        choice
-            .subprotocol
-            .open(&opening, &self.shared.settings.sessions, now)
-            .map_err(|sentence| Refused::bad_request(sentence))
+        choice.subprotocol.open(&opening, &self.shared.settings.sessions, now).map_err(Refused::bad_request)
     }
 
     /// The operator's settings; without context takeover when its memory is used up.

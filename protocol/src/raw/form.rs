@@ -198,15 +198,15 @@ struct Msg<'a> {
 }
 
 /// Bytes as MessagePack's `bin`.
-struct Binary<'a>(&'a [u8]);
+pub(super) struct Binary<'a>(pub(super) &'a [u8]);
 
 /// User properties as a map: a name that repeats has an array, in the publisher's order.
-struct Props<'a>(&'a [(Box<str>, Box<str>)]);
+pub(super) struct Props<'a>(pub(super) &'a [(Box<str>, Box<str>)]);
 
 /// Correlation data: a string where it is UTF-8, else MessagePack's `bin` or JSON's `{"b64": …}`.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Corr<'a> {
+pub(super) enum Corr<'a> {
     Text(&'a str),
     Bin(Binary<'a>),
     Base64 { b64: String },
@@ -260,7 +260,7 @@ fn as_data<'a>(text: &'a str, content_type: Option<&str>) -> Option<&'a RawValue
 pub(super) const DATA_DEPTH_MAX: usize = 64;
 
 impl<'a> Corr<'a> {
-    fn new(bytes: &'a [u8], encoding: Encoding) -> Self {
+    pub(super) fn new(bytes: &'a [u8], encoding: Encoding) -> Self {
         match (simdutf8::basic::from_utf8(bytes), encoding) {
             (Ok(text), _) => Self::Text(text),
             (Err(_), Encoding::MessagePack) => Self::Bin(Binary(bytes)),

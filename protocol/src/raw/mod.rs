@@ -2,9 +2,10 @@
 //!
 //! The URL decides between the two: with `t` or `pub` each frame is a payload (`payload.rs`), without them each
 //! frame is an operation (`envelope.rs`). The codecs are `query`, `document`, `fields`, `operation`, `answer` and
-//! `form`; none of them knows a session.
+//! `form`; none of them knows a session. [`client`] is the other end of the envelope.
 
 mod answer;
+pub mod client;
 mod document;
 mod envelope;
 mod fields;

@@ -1,0 +1,200 @@
+//! `load`: starts brokers, loads them over real sockets on the loopback, prints JSON lines, a table and the goals.
+//! Opens nothing beyond the loopback; ends only the brokers it started.
+#![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use tidegate_benches::child::{Program, has_mosquitto, raise_open_files};
+use tidegate_benches::report::{Row, goal_lines, goals, medians, table};
+use tidegate_benches::scenario::{Setting, Subject, deflate, fanin, fanout, idle, pairs, stalled, wildcards};
+use tidegate_benches::wire::Protocol;
+
+/// Measures a broker over real sockets beside mosquitto.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What to measure; `all` is the list "Figures to reach", `everything` adds fan-in and pairs.
+    #[arg(default_value = "all")]
+    scenario: Scenario,
+    /// Which brokers, in the same run.
+    #[arg(long, default_value = "both")]
+    broker: Brokers,
+    /// Tidegate's binary.
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate_bin: PathBuf,
+    /// How often; the table shows medians. Brokers and protocols take turns within a run.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Seconds measured at each pace.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Only these protocols.
+    #[arg(long, value_delimiter = ',')]
+    protocols: Vec<Named>,
+    /// Subscribers of `fanout` and `deflate`, publishers of `fanin`, `pairs`.
+    #[arg(long, value_delimiter = ',')]
+    n: Vec<usize>,
+    /// Bytes of payload of `fanout`, `fanin` and `pairs`.
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    size: Vec<usize>,
+    /// Connections of `idle`.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    All,
+    Everything,
+    Fanout,
+    Deflate,
+    Fanin,
+    Pairs,
+    Idle,
+    Stalled,
+    Wildcards,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Brokers {
+    Tidegate,
+    Mosquitto,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Named {
+    Raw,
+    Mqtt,
+    Stomp,
+}
+
+type Step<'a> = Box<dyn Fn() -> io::Result<Vec<Row>> + 'a>;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::parse();
+    let start = Instant::now();
+    println!("# open files: at most {}", raise_open_files());
+    if arguments.broker != Brokers::Tidegate && !has_mosquitto() {
+        println!("# mosquitto is not installed (apt-get install mosquitto): no comparison");
+        arguments.broker = Brokers::Tidegate;
+    }
+    // The brokers run in folders of their own.
+    arguments.tidegate_bin = arguments.tidegate_bin.canonicalize().unwrap_or(arguments.tidegate_bin);
+    let setting = Setting {
+        tidegate: arguments.tidegate_bin.clone(),
+        warm_up: Duration::from_millis(500),
+        measured: Duration::from_secs_f64(arguments.seconds),
+        idle_connections: arguments.connections,
+    };
+    let mut rows = Vec::new();
+    let mut failed = 0;
+    for run in 0..arguments.runs.max(1) {
+        for (name, step) in plan(&arguments, &setting, run) {
+            match step() {
+                Ok(measured) => {
+                    measured.iter().for_each(|row| println!("{}", row.json("run")));
+                    rows.extend(measured);
+                }
+                Err(error) => {
+                    failed += 1;
+                    println!("# {name}: FAILED: {error}");
+                }
+            }
+        }
+    }
+    let medians = medians(&rows);
+    medians.iter().for_each(|row| println!("{}", row.json("median")));
+    println!("\n{}", table(&medians));
+    let goals = goals(&medians);
+    if !goals.is_empty() {
+        println!("{}", goal_lines(&goals));
+    }
+    println!("# {} s, {failed} measurements failed", start.elapsed().as_secs());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The steps of one run: for each scenario the subjects take turns.
+fn plan<'a>(arguments: &Arguments, setting: &'a Setting, run: usize) -> Vec<(String, Step<'a>)> {
+    let mut plan: Vec<(String, Step<'a>)> = Vec::new();
+    let everything = arguments.scenario == Scenario::Everything;
+    let wants =
+        |scenario| arguments.scenario == scenario || everything || arguments.scenario == Scenario::All;
+    let wants_extra = |scenario| arguments.scenario == scenario || everything;
+    let n = |default: &[usize]| if arguments.n.is_empty() { default.to_vec() } else { arguments.n.clone() };
+    let mut add = |name: String, step: Step<'a>| plan.push((name, step));
+    for subject in subjects(arguments) {
+        let name = |what: String| format!("{what} {}/{}", subject.program.name(), subject.protocol.name());
+        let ours = subject.program == Program::Tidegate;
+        for &size in &arguments.size {
+            if wants(Scenario::Fanout) {
+                for n in n(&[100, 1000]) {
+                    add(name(format!("fanout {n}")), Box::new(move || fanout(setting, subject, n, size)));
+                }
+            }
+            if wants_extra(Scenario::Fanin) {
+                for n in n(&[100]) {
+                    add(name(format!("fanin {n}")), Box::new(move || fanin(setting, subject, n, size)));
+                }
+            }
+            if wants_extra(Scenario::Pairs) {
+                for n in n(&[200]) {
+                    add(name(format!("pairs {n}")), Box::new(move || pairs(setting, subject, n, size)));
+                }
+            }
+        }
+        if wants(Scenario::Deflate) && ours {
+            for n in n(&[1000]) {
+                for on in [false, true] {
+                    add(
+                        name(format!("deflate {n} {on}")),
+                        Box::new(move || deflate(setting, subject, n, on)),
+                    );
+                }
+            }
+        }
+        let mqtt = subject.protocol == Protocol::Mqtt;
+        if wants(Scenario::Wildcards)
+            && (mqtt || !arguments.protocols.is_empty())
+            && subject.protocol != Protocol::Raw
+        {
+            add(name("wildcards".to_owned()), Box::new(move || wildcards(setting, subject)));
+        }
+        // Memory and seconds of stalling do not vary like latencies: once is enough.
+        if run == 0 && wants(Scenario::Stalled) && (mqtt || !arguments.protocols.is_empty()) {
+            for with_one in [false, true] {
+                add(
+                    name(format!("stalled {with_one}")),
+                    Box::new(move || stalled(setting, subject, with_one)),
+                );
+            }
+        }
+        if run == 0 && wants(Scenario::Idle) {
+            add(name("idle".to_owned()), Box::new(move || idle(setting, subject)));
+        }
+    }
+    plan
+}
+
+fn subjects(arguments: &Arguments) -> Vec<Subject> {
+    let named = |protocol| match protocol {
+        Named::Raw => Protocol::Raw,
+        Named::Mqtt => Protocol::Mqtt,
+        Named::Stomp => Protocol::Stomp,
+    };
+    let protocols: Vec<Protocol> = match arguments.protocols.as_slice() {
+        [] => vec![Protocol::Mqtt, Protocol::Raw, Protocol::Stomp],
+        chosen => chosen.iter().copied().map(named).collect(),
+    };
+    let mut subjects = Vec::new();
+    if arguments.broker != Brokers::Mosquitto {
+        subjects.extend(protocols.iter().map(|&protocol| Subject { program: Program::Tidegate, protocol }));
+    }
+    if arguments.broker != Brokers::Tidegate {
+        subjects.push(Subject { program: Program::Mosquitto, protocol: Protocol::Mqtt });
+    }
+    subjects
+}

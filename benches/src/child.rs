@@ -1,0 +1,184 @@
+//! A broker under test: a temporary configuration, a child process, its CPU time and memory from `/proc`.
+//! Ends the process it started and no other.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Ours.
+    Tidegate,
+    /// The peer.
+    Mosquitto,
+}
+
+impl Program {
+    /// Its name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tidegate => "tidegate",
+            Self::Mosquitto => "mosquitto",
+        }
+    }
+}
+
+/// What a scenario wants of a broker's configuration beyond a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// The peer's per-client queue is unlimited, so that it never drops; ours keeps its defaults.
+    NeverDrop,
+    /// Both keep their defaults.
+    Default,
+}
+
+/// A running broker; dropped, it is killed and waited for.
+#[derive(Debug)]
+pub struct Broker {
+    process: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Broker {
+    /// Starts it and waits until its port accepts.
+    pub fn start(program: Program, tidegate: &Path, queues: Queues) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let port = free_port()?;
+        let config = folder.path().join("broker.conf");
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut command = match program {
+            Program::Tidegate => {
+                fs::write(&config, tidegate_config(port, free_port()?))?;
+                let mut command = Command::new(tidegate);
+                command.arg("serve").arg("--config").arg(&config);
+                command
+            }
+            Program::Mosquitto => {
+                fs::write(&config, mosquitto_config(port, free_port()?, queues))?;
+                let mut command = Command::new(mosquitto_path());
+                command.arg("-c").arg(&config);
+                command
+            }
+        };
+        let process = command
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| io::Error::other(format!("cannot start {}: {error}", program.name())))?;
+        let mut broker = Self { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), folder };
+        broker.wait_until_it_accepts(program)?;
+        Ok(broker)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// User and system time since it started.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        cpu_of(&self.process.id().to_string())
+    }
+
+    /// Resident memory.
+    pub fn rss_bytes(&self) -> io::Result<u64> {
+        let folder = PathBuf::from(format!("/proc/{}", self.process.id()));
+        // smaps_rollup walks the pages; VmRSS may be off by a batch per CPU.
+        let rollup = fs::read_to_string(folder.join("smaps_rollup"))
+            .or_else(|_| fs::read_to_string(folder.join("status")))?;
+        rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:").or_else(|| line.strip_prefix("VmRSS:")))
+            .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+            .map(|kib| kib * 1024)
+            .ok_or_else(|| io::Error::other("no resident size in /proc"))
+    }
+
+    fn wait_until_it_accepts(&mut self, program: Program) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.process.try_wait()? {
+                let log = fs::read_to_string(self.folder.path().join("log"))?;
+                return Err(io::Error::other(format!("{} ended with {status}:\n{log}", program.name())));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} accepts nothing after 10 s", program.name())));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ended_already = self.process.kill();
+        let _status = self.process.wait();
+    }
+}
+
+/// User and system time of a process, `self` included.
+pub fn cpu_of(process: &str) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of the whole line.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = |index: usize| fields.split_whitespace().nth(index).and_then(|word| word.parse::<u64>().ok());
+    let (Some(user), Some(system)) = (ticks(11), ticks(12)) else {
+        return Err(io::Error::other("no CPU time in /proc"));
+    };
+    Ok(Duration::from_millis((user + system) * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// Raises the soft limit of open files to the hard one; the brokers inherit it. Answers with the limit.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum.unwrap_or(u64::MAX),
+        Err(_) => current.unwrap_or(u64::MAX),
+    }
+}
+
+/// Whether the peer is installed.
+#[must_use]
+pub fn has_mosquitto() -> bool {
+    Command::new(mosquitto_path()).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+fn mosquitto_path() -> &'static str {
+    // Debian puts it where only root's PATH looks.
+    if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn tidegate_config(port: u16, admin_port: u16) -> String {
+    format!("[[listener]]\nbind = \"127.0.0.1:{port}\"\n\n[admin]\nbind = \"127.0.0.1:{admin_port}\"\n")
+}
+
+/// Debian's 2.0.11 refuses to start with a websockets listener alone, hence the second port, which nobody uses.
+fn mosquitto_config(port: u16, unused_port: u16, queues: Queues) -> String {
+    let queued = match queues {
+        Queues::NeverDrop => "max_queued_messages 0\nmax_queued_bytes 0\n",
+        Queues::Default => "",
+    };
+    format!(
+        "listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\npersistence false\n\
+         set_tcp_nodelay true\nlog_type none\nconnection_messages false\nsys_interval 0\n{queued}\
+         listener {unused_port} 127.0.0.1\n"
+    )
+}

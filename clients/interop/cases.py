@@ -1,0 +1,568 @@
+"""What outside clients must be able to do, each case a sentence. Clients come from clients.py, the broker from broker.py."""
+
+import json
+import os
+import socket
+
+import paho.mqtt.client as paho
+from clients import Envelope, JsClient, Paho, Payload, StompPy, query
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect as ws_connect
+
+CASES = []
+
+
+def case(sentence):
+    """Enters a function under its sentence."""
+
+    def enter(function):
+        CASES.append((sentence, function))
+        return function
+
+    return enter
+
+
+class World:
+    """What a case is given: the broker, the agent, and a topic of its own."""
+
+    def __init__(self, broker, agent, number):
+        self.broker, self.agent, self.port = broker, agent, broker.port
+        self.topic = f"interop/{number}"
+        self.opened = []
+
+    def open(self, kind, subscribe=None, publish=None):
+        """A client of this kind; subscribed, and able to publish to `publish`."""
+        client = KINDS[kind](self, subscribe, publish)
+        self.opened.append(client)
+        if subscribe:
+            client.subscribe(subscribe)
+        return client
+
+    def keep(self, client):
+        self.opened.append(client)
+        return client
+
+    def js(self, kind, path, **options):
+        return self.keep(JsClient(self.agent, kind, {"url": self.broker.url(path), **options}))
+
+    def close(self):
+        for client in self.opened:
+            try:
+                client.close()
+            except Exception:  # noqa: BLE001 - it may have been closed on purpose
+                pass
+
+
+def _payload_path(subscribe, publish):
+    return "/ws?" + query(*filter(None, [subscribe]), pub=publish)
+
+
+KINDS = {
+    "mqtt.js 3.1.1": lambda w, s, p: JsClient(w.agent, "mqtt", {"url": w.broker.url("/mqtt"), "version": 4}),
+    "mqtt.js 5": lambda w, s, p: JsClient(w.agent, "mqtt", {"url": w.broker.url("/mqtt"), "version": 5}),
+    "paho 3.1.1": lambda w, s, p: Paho(w.port, paho.MQTTv311),
+    "paho 5": lambda w, s, p: Paho(w.port, paho.MQTTv5),
+    "stompjs 1.0": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.0"}),
+    "stompjs 1.1": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.1"}),
+    "stompjs 1.2": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.2"}),
+    "stomp.py": lambda w, s, p: StompPy(w.port),
+    "websockets, JSON envelope": lambda w, s, p: Envelope(w.port),
+    "websockets, MessagePack envelope": lambda w, s, p: Envelope(w.port, packed=True),
+    "websockets with deflate, payload mode": lambda w, s, p: Payload(
+        w.port, query(*filter(None, [s]), pub=p), deflate=True
+    ),
+    "node ws, payload mode": lambda w, s, p: JsClient(w.agent, "ws", {"url": w.broker.url(_payload_path(s, p))}),
+    "Chromium": lambda w, s, p: JsClient(w.agent, "page", {"url": w.broker.url(_payload_path(s, p))}),
+}
+
+
+def expect(actual, wanted, what="it"):
+    assert actual == wanted, f"{what} is {actual!r:.300}, not {wanted!r:.300}"
+
+
+def expect_payload(client, payload, what="the payload"):
+    message = client.receive()
+    expect(message.payload, payload, what)
+    return message
+
+
+def _every_publisher_reaches_every_receiver(publisher):
+    def run(world):
+        topic = f"{world.topic}/3/temp"
+        source = world.open(publisher, publish=topic)
+        receivers = {kind: world.open(kind, subscribe=f"{world.topic}/+/temp") for kind in KINDS}
+        for payload in (b"21.5", "grüße, 世界 🌊".encode(), b"last"):
+            source.publish(topic, payload)
+            for kind, receiver in receivers.items():
+                message = expect_payload(receiver, payload, f"what {kind} heard")
+                assert message.topic in (None, topic), f"{kind} heard it on {message.topic}"
+
+    return run
+
+
+for _kind in KINDS:
+    case(f"what {_kind} publishes is heard by each of the {len(KINDS)} kinds of client, through a wildcard")(
+        _every_publisher_reaches_every_receiver(_kind)
+    )
+
+# ---- retained messages --------------------------------------------------------------------------------------------
+
+for _kind in KINDS:
+
+    def _retained(world, kind=_kind):
+        world.open("paho 5").publish(world.topic, b"kept", qos=1, retain=True)
+        message = expect_payload(world.open(kind, subscribe=world.topic), b"kept")
+        flags = [message.info.get("retain"), message.info.get("ret"), message.info.get("headers", {}).get("retained")]
+        if message.topic is not None:
+            assert any(flag in (True, "true") for flag in flags), f"nothing says that it is retained: {message.info}"
+
+    case(f"{_kind} gets the retained message when it subscribes")(_retained)
+
+
+@case("an empty retained message deletes the retained one, from STOMP as from MQTT")
+def _(world):
+    world.open("paho 3.1.1").publish(world.topic, b"kept", qos=1, retain=True)
+    world.open("stompjs 1.2").publish(world.topic, b"", headers={"retain": "true"})
+    late = world.open("websockets, JSON envelope", subscribe=world.topic)
+    late.publish(world.topic, b"live")
+    expect_payload(late, b"live", "the first message")
+
+
+@case("STOMP and the envelope can retain, and MQTT gets it")
+def _(world):
+    world.open("stomp.py").publish(f"{world.topic}/a", b"from STOMP", headers={"retain": "true"})
+    world.open("websockets, MessagePack envelope").publish(f"{world.topic}/b", b"from raw", retain=True)
+    late = world.open("mqtt.js 5", subscribe=f"{world.topic}/#")
+    heard = sorted((late.receive().payload, late.receive().payload))
+    expect(heard, [b"from STOMP", b"from raw"])
+
+
+@case("payload mode with last=0 gets no retained message")
+def _(world):
+    world.open("paho 5").publish(world.topic, b"kept", qos=1, retain=True)
+    client = world.keep(Payload(world.port, query(world.topic, pub=world.topic, last=0)))
+    client.publish(world.topic, b"live")
+    expect_payload(client, b"live", "the first message")
+
+
+# ---- wills --------------------------------------------------------------------------------------------------------
+
+
+@case("the will of a paho client is published when its socket is killed, and not when it disconnects")
+def _(world):
+    listener = world.open("stompjs 1.2", subscribe=f"{world.topic}/#")
+    polite = Paho(world.port, paho.MQTTv311, will=(f"{world.topic}/polite", b"gone", 0, False))
+    polite.close()
+    Paho(world.port, paho.MQTTv311, will=(f"{world.topic}/killed", b"gone", 1, False)).kill()
+    expect(listener.receive(10).topic, f"{world.topic}/killed")
+
+
+@case("the will of an mqtt.js 5 client is published when its socket is killed")
+def _(world):
+    listener = world.open("Chromium", subscribe=f"{world.topic}/will")
+    will = {"topic": f"{world.topic}/will", "payload": "gone", "qos": 1, "retain": False}
+    world.js("mqtt", "/mqtt", version=5, will=will).kill()
+    expect_payload(listener, b"gone")
+
+
+# ---- QoS and acknowledgements -------------------------------------------------------------------------------------
+
+
+@case("QoS 1 is granted and delivered with QoS 1 between paho and mqtt.js")
+def _(world):
+    receiver = world.open("mqtt.js 5")
+    receiver.subscribe(world.topic, qos=1)
+    sender = world.open("paho 3.1.1")
+    expect(sender.subscribe(f"{world.topic}/own", qos=1), 1, "the granted QoS")
+    for number in range(50):
+        sender.publish(world.topic, str(number).encode(), qos=1)
+    for number in range(50):
+        expect(expect_payload(receiver, str(number).encode()).info["qos"], 1, "the QoS")
+
+
+@case("QoS 0 messages of one publisher keep their order through every protocol")
+def _(world):
+    receivers = [world.open(kind, subscribe=world.topic) for kind in ("paho 5", "stompjs 1.2", "node ws, payload mode")]
+    sender = world.open("websockets with deflate, payload mode", publish=world.topic)
+    for number in range(300):
+        sender.publish(world.topic, str(number).encode())
+    for receiver in receivers:
+        for number in range(300):
+            expect_payload(receiver, str(number).encode())
+
+
+@case("STOMP client-individual: stomp.py acknowledges each message, and all come")
+def _(world):
+    receiver = world.keep(StompPy(world.port))
+    receiver.subscribe(world.topic, ack="client-individual")
+    sender = world.open("paho 5")
+    for number in range(100):
+        sender.publish(world.topic, str(number).encode(), qos=1)
+    for number in range(100):
+        message = expect_payload(receiver, str(number).encode())
+        (receiver.nack if number % 10 == 9 else receiver.ack)(message)
+
+
+@case("STOMP client: the acknowledgement of one message settles those before it")
+def _(world):
+    receiver = world.keep(StompPy(world.port))
+    receiver.subscribe(world.topic, ack="client")
+    sender = world.open("paho 5")
+    # More than the prefetch of 32, so that the rest comes only when acknowledgements are understood.
+    for number in range(96):
+        sender.publish(world.topic, str(number).encode(), qos=1)
+    for number in range(96):
+        message = expect_payload(receiver, str(number).encode())
+        if number % 16 == 15:
+            receiver.ack(message)
+
+
+@case("stompjs acknowledges in client-individual mode in STOMP 1.1 and 1.2")
+def _(world):
+    for version in ("1.1", "1.2"):
+        receiver = world.js("stomp", "/stomp", version=version)
+        receiver.subscribe(f"{world.topic}/{version}", headers={"ack": "client-individual"}, acknowledge="ack")
+        sender = world.open("paho 3.1.1")
+        for number in range(64):
+            sender.publish(f"{world.topic}/{version}", str(number).encode(), qos=1)
+        for number in range(64):
+            expect_payload(receiver, str(number).encode())
+
+
+@case("the envelope answers pub with ok and the number of matches, and ping with pong")
+def _(world):
+    client = world.open("websockets, JSON envelope", subscribe=world.topic)
+    expect(client.publish(world.topic, b"x").get("matched"), 1, "matched")
+    client.say({"op": "ping", "id": 77})
+    expect(client.answer()["op"], "pong")
+
+
+# ---- sizes and kinds of payload -----------------------------------------------------------------------------------
+
+LARGE = os.urandom(450 * 1024).hex().encode()
+
+for _kind in ("paho 5", "stomp.py", "websockets, MessagePack envelope", "node ws, payload mode"):
+
+    def _large(world, kind=_kind):
+        sender = world.open(kind, publish=world.topic)
+        receivers = {name: world.open(name, subscribe=world.topic) for name in KINDS}
+        sender.publish(world.topic, LARGE)
+        for name, receiver in receivers.items():
+            heard = receiver.receive(20).payload
+            assert heard == LARGE, f"{name} heard {len(heard)} bytes that are not the {len(LARGE)} sent"
+
+    case(f"900 KiB from {_kind} reach every client unchanged")(_large)
+
+BINARY = bytes(range(256)) * 8
+
+for _kind in ("mqtt.js 5", "stompjs 1.2", "websockets, JSON envelope", "websockets, MessagePack envelope", "Chromium"):
+
+    def _binary(world, kind=_kind):
+        sender = world.open(kind, publish=world.topic)
+        receivers = {name: world.open(name, subscribe=world.topic) for name in KINDS}
+        options = {"binary": True} if kind == "Chromium" else {}
+        sender.publish(world.topic, BINARY, **options)
+        for name, receiver in receivers.items():
+            expect_payload(receiver, BINARY, f"what {name} heard")
+
+    case(f"bytes that are not UTF-8 from {_kind} reach every client unchanged")(_binary)
+
+
+@case("a text frame comes out of payload mode as text, a binary frame as binary")
+def _(world):
+    page = world.open("Chromium", subscribe=world.topic, publish=world.topic)
+    page.publish(world.topic, b"text", binary=False)
+    expect(page.receive().info["binary"], False, "the kind of the first")
+    page.publish(world.topic, b"binary", binary=True)
+    expect(page.receive().info["binary"], True, "the kind of the second")
+
+
+@case("the envelope's data passes JSON through verbatim")
+def _(world):
+    listener = world.open("paho 3.1.1", subscribe=world.topic)
+    client = world.open("websockets, JSON envelope")
+    client.call(op="pub", topic=world.topic, data={"fan": "on", "n": [1, 2.5, None]})
+    expect(json.loads(listener.receive().payload), {"fan": "on", "n": [1, 2.5, None]})
+
+
+@case("payload mode with=topic puts the topic and a newline before the payload")
+def _(world):
+    client = world.keep(Payload(world.port, query(f"{world.topic}/#", **{"with": "topic"})))
+    world.open("paho 5").publish(f"{world.topic}/a/b", b"x")
+    expect_payload(client, f"{world.topic}/a/b\nx".encode())
+
+
+# ---- negotiation --------------------------------------------------------------------------------------------------
+
+
+@case("deflate is negotiated with Python websockets and really used")
+def _(world):
+    client = world.keep(Payload(world.port, query(world.topic), deflate=True))
+    assert "permessage-deflate" in client.response.headers.get("Sec-WebSocket-Extensions", ""), "declined"
+    payload = json.dumps([{"sensor": n, "value": 21.5} for n in range(200)]).encode()
+    read, _ = _bytes_on_the_wire(world, payload, "permessage-deflate")
+    assert read < len(payload) / 2, f"{len(payload)} bytes of JSON came as {read} bytes"
+    world.open("paho 5").publish(world.topic, payload)
+    expect_payload(client, payload)
+
+
+def _bytes_on_the_wire(world, payload, extension):
+    """The size of the first frame as the socket sees it, read without a client that would hide it."""
+    with socket.create_connection(("127.0.0.1", world.port), 5) as wire:
+        request = (
+            f"GET /ws?{query(world.topic)} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            f"Sec-WebSocket-Extensions: {extension}\r\n\r\n"
+        )
+        wire.sendall(request.encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += wire.recv(1)
+        world.open("paho 5").publish(world.topic, payload)
+        first = wire.recv(65536)
+        return len(first), first[0] & 0x40
+
+
+@case("node ws with perMessageDeflate and Chromium negotiate deflate and hear the payload")
+def _(world):
+    payload = json.dumps([{"sensor": n, "value": 21.5} for n in range(200)]).encode()
+    path = _payload_path(world.topic, None)
+    node, page = world.js("ws", path, deflate=True), world.js("page", path)
+    for client in (node, page):
+        assert "permessage-deflate" in client.opened["extensions"], client.opened
+    world.js("ws", _payload_path(None, world.topic), deflate=True).publish(world.topic, payload)
+    for client in (node, page):
+        expect_payload(client, payload)
+
+
+@case("without an offer nothing is compressed")
+def _(world):
+    client = world.keep(Payload(world.port, query(world.topic)))
+    assert "Sec-WebSocket-Extensions" not in client.response.headers, "an extension nobody offered"
+
+
+@case("a subprotocol is echoed as the client offered it, the first supported one wins")
+def _(world):
+    for offer, wanted in [
+        (["raw"], "raw"),
+        (["raw.json.v1"], "raw.json.v1"),
+        (["raw.msgpack.v1"], "raw.msgpack.v1"),
+        (["mqtt"], "mqtt"),
+        (["mqttv3.1"], "mqttv3.1"),
+        (["soap", "wamp", "mqtt"], "mqtt"),
+        (["v10.stomp", "v12.stomp", "v11.stomp"], "v12.stomp"),
+        (["raw", "mqtt"], "raw"),
+        ([], None),
+    ]:
+        with ws_connect(world.broker.url("/ws"), subprotocols=offer or None, proxy=None) as client:
+            expect(client.subprotocol, wanted, f"the answer to {offer}")
+
+
+@case("an unknown subprotocol is refused with 400 and both lists")
+def _(world):
+    try:
+        ws_connect(world.broker.url("/ws"), subprotocols=["soap"], proxy=None)
+    except InvalidStatus as refused:
+        expect(refused.response.status_code, 400, "the status")
+        body = refused.response.body.decode()
+        assert "soap" in body and "mqtt" in body and "stomp" in body, body
+    else:
+        raise AssertionError("it was accepted")
+
+
+@case("an unknown path is refused with 404 and the valid ones")
+def _(world):
+    try:
+        ws_connect(world.broker.url("/nowhere"), proxy=None)
+    except InvalidStatus as refused:
+        expect(refused.response.status_code, 404, "the status")
+        assert "/ws" in refused.response.body.decode()
+    else:
+        raise AssertionError("it was accepted")
+
+
+@case("a page sees its socket fail when no offered subprotocol is known, and the next page is fine")
+def _(world):
+    try:
+        world.js("page", "/ws", protocols=["soap"])
+    except ConnectionError:
+        pass
+    else:
+        raise AssertionError("the page's socket opened")
+    expect(world.js("page", "/ws", protocols=["raw"]).opened["protocol"], "raw")
+
+
+# ---- properties across protocols ----------------------------------------------------------------------------------
+
+
+@case("MQTT 5 user properties and content type are STOMP headers and the envelope's props")
+def _(world):
+    stompers = [world.open("stompjs 1.2", subscribe=world.topic), world.open("stomp.py", subscribe=world.topic)]
+    raw = world.open("websockets, JSON envelope", subscribe=world.topic)
+    user = [("unit", "celsius"), ("colon", "a:b\nc")]
+    world.open("paho 5").publish(world.topic, b"21.5", user=user, content_type="application/json")
+    for stomper in stompers:
+        headers = stomper.receive().info["headers"]
+        expect((headers["unit"], headers["colon"]), ("celsius", "a:b\nc"), "the user properties")
+        expect(headers["content-type"], "application/json", "the content type")
+    said = raw.receive().info
+    expect((said["props"]["unit"], said["ct"]), ("celsius", "application/json"))
+
+
+@case("STOMP headers are MQTT 5 user properties")
+def _(world):
+    receiver = world.open("mqtt.js 5", subscribe=world.topic)
+    world.open("stompjs 1.2").publish(world.topic, b"x", headers={"unit": "celsius", "content-type": "text/plain"})
+    properties = receiver.receive().info["properties"]
+    expect(properties["userProperties"]["unit"], "celsius")
+    expect(properties["contentType"], "text/plain")
+
+
+# ---- keep-alive ---------------------------------------------------------------------------------------------------
+
+
+@case("pings are answered: MQTT PINGREQ, WebSocket ping from Python and from node")
+def _(world):
+    mqtt = world.open("mqtt.js 3.1.1")
+    mqtt.ping()
+    mqtt.wait_pong()
+    world.keep(Payload(world.port, query(world.topic))).ping()
+    node = world.open("node ws, payload mode", subscribe=world.topic)
+    node.ping()
+    node.wait_pong()
+
+
+@case("STOMP heart-beats at the interval of both sides flow both ways and keep stomp.py and stompjs connected")
+def _(world):
+    client = world.keep(StompPy(world.port, heartbeats=(1000, 1000)))
+    page = world.js("stomp", "/stomp", version="1.2", heartbeat=1000)
+    assert page.opened["headers"]["heart-beat"] != "0,0", "no heart-beat was agreed"
+    client.subscribe(world.topic)
+    page.subscribe(world.topic)
+    for _beat in range(3):
+        client.beats.get(timeout=15)
+    page.publish(world.topic, b"still here")
+    expect_payload(client, b"still here")
+    expect_payload(page, b"still here")
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+def _bystander(world):
+    """Somebody else, who must not notice."""
+    client = world.open("paho 5", subscribe=f"{world.topic}/bystander")
+
+    def unharmed():
+        client.publish(f"{world.topic}/bystander", b"unharmed")
+        expect_payload(client, b"unharmed", "what the bystander heard")
+
+    return unharmed
+
+
+@case("a bad STOMP frame gets ERROR with a message and then the close, nobody else notices")
+def _(world):
+    unharmed = _bystander(world)
+    with ws_connect(world.broker.url("/stomp"), subprotocols=["v12.stomp"], proxy=None) as client:
+        client.send("CONNECT\naccept-version:1.2\nhost:localhost\n\n\0")
+        assert client.recv(timeout=5).startswith("CONNECTED\n")
+        client.send("FLY\nto:moon\n\n\0")
+        frame = client.recv(timeout=5)
+        assert frame.startswith("ERROR\n") and "\nmessage:" in frame, frame
+        _expect_close(client)
+    unharmed()
+
+
+@case("a bad MQTT packet closes that connection, MQTT 5 with DISCONNECT 0x81 first, nobody else notices")
+def _(world):
+    unharmed = _bystander(world)
+    # CONNECT 3.1.1 and 5, then a SUBSCRIBE whose reserved flags are 0.
+    for connect, last in [
+        (b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a", None),
+        (b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01b", 0x81),
+    ]:
+        with ws_connect(world.broker.url("/mqtt"), subprotocols=["mqtt"], proxy=None) as client:
+            client.send(connect)
+            assert client.recv(timeout=5)[0] == 0x20
+            client.send(b"\x80\x06\x00\x01\x00\x01a\x00")
+            if last is not None:
+                packet = client.recv(timeout=5)
+                expect((packet[0], packet[2]), (0xE0, last), "the DISCONNECT")
+            _expect_close(client)
+    unharmed()
+
+
+@case("a text frame to MQTT is closed, bad UTF-8 with 1007, a publication nobody enabled with 4003")
+def _(world):
+    unharmed = _bystander(world)
+    with ws_connect(world.broker.url("/ws?" + query(world.topic)), proxy=None) as client:
+        client.send("x")
+        expect(_expect_close(client), 4003, "the close code of a read-only socket")
+    with ws_connect(world.broker.url("/mqtt"), subprotocols=["mqtt"], proxy=None) as client:
+        client.send("text")
+        _expect_close(client)
+    with ws_connect(world.broker.url("/ws?" + query(pub=world.topic)), proxy=None) as client:
+        client.send(b"\xff\xfe", text=True)
+        expect(_expect_close(client), 1007, "the close code of bad UTF-8")
+    unharmed()
+
+
+@case("a message above the limit is closed with 1009")
+def _(world):
+    with ws_connect(world.broker.url("/ws?" + query(pub=world.topic)), proxy=None) as client:
+        try:
+            client.send(b"x" * (2 << 20))
+        except Exception:  # noqa: BLE001 - the close may come in the middle of it
+            pass
+        expect(_expect_close(client), 1009, "the close code")
+
+
+@case("an envelope that is not one gets err with a code, and the connection stays")
+def _(world):
+    client = world.open("websockets, JSON envelope")
+    client.say({"op": "sub", "id": 5, "topic": "a/#/b"})
+    said = client.answer()
+    expect((said["op"], said["id"], said["code"]), ("err", 5, "bad_topic"))
+    assert said["reason"]
+    client.subscribe(world.topic)
+
+
+@case("an MQTT 5 SUBSCRIBE to a bad filter is refused")
+def _(world):
+    try:
+        world.open("mqtt.js 5").subscribe("a/#/b")
+    except ConnectionError:
+        pass
+    else:
+        raise AssertionError("the filter was accepted")
+
+
+def _expect_close(client):
+    """Reads to the end; the close code, or None when the peer only hung up."""
+    try:
+        while True:
+            client.recv(timeout=5)
+    except TimeoutError:
+        raise AssertionError("it was not closed within 5 s") from None
+    except Exception:  # noqa: BLE001 - ConnectionClosed, in whichever form
+        return client.close_code
+
+
+# ---- the graceful stop, last: it ends the broker ------------------------------------------------------------------
+
+
+@case("on SIGTERM every client is told in its own words, and the broker ends with 0")
+def _(world):
+    payload = world.keep(Payload(world.port, query(world.topic)))
+    envelope = world.open("websockets, JSON envelope")
+    page = world.open("Chromium", subscribe=world.topic)
+    stomper = world.open("stompjs 1.2", subscribe=world.topic)
+    mqtt = world.open("mqtt.js 5", subscribe=world.topic)
+    world.broker.terminate()
+    for client in (payload, envelope):
+        assert client.wait_closed(10)["code"] in (1001, 1012), "raw was not told"
+    assert page.wait_closed(10)["code"] in (1001, 1012), "the page was not told"
+    assert stomper.wait_closed(10).get("error"), "STOMP got no ERROR"
+    expect(mqtt.wait_closed(10).get("reasonCode"), 0x8B, "the DISCONNECT of MQTT 5")
+    expect(world.broker.wait(), 0, "the exit code")
+
