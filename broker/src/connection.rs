@@ -116,6 +116,8 @@ pub struct Connection {
     pulse: Pulse,
     timer: Timer,
     lag_at: Option<Instant>,
+    /// When to look whether the outbox has room for retained messages.
+    retained_at: Option<Instant>,
 }
 
 /// Runs until the connection is over. A future of its own rather than an `async fn`, which would keep its state
@@ -186,6 +188,9 @@ const PONG_BYTES_MAX: usize = 4 * 1024;
 const TURNS_MAX: usize = 16;
 const READS_MAX: usize = 4;
 
+/// Between two looks for room, when no event would tell of it.
+const RETAINED_PAUSE: Duration = Duration::from_millis(10);
+
 /// Deliveries that the session encodes between two flushes.
 const PUMP_COUNT: usize = 64;
 
@@ -234,6 +239,7 @@ impl Connection {
             pulse: Pulse::new(&settings, now),
             timer: Timer::default(),
             lag_at: None,
+            retained_at: None,
             broker,
             settings,
         }
@@ -332,10 +338,18 @@ impl Connection {
         let stalled = self.outbox.blocked_since().map(|since| since + self.settings.stall_timeout);
         let pulse = if self.is_paused { None } else { self.pulse.deadline() };
         let brake = self.brake.as_ref().map(|brake| brake.deadline);
-        [self.session.poll_timeout(), stalled, pulse, brake, self.lag_at, self.outbox.next_paced()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.session.poll_timeout(),
+            stalled,
+            pulse,
+            brake,
+            self.lag_at,
+            self.retained_at,
+            self.outbox.next_paced(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn handle_deadlines(&mut self, now: Now) {
@@ -401,6 +415,7 @@ impl Connection {
 
     /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
     fn pump(&mut self, now: Now) {
+        self.retained_at = None;
         if !matches!(self.phase, Phase::Open) || self.has_undrained {
             return;
         }
@@ -408,18 +423,22 @@ impl Connection {
         PUMP.with_borrow_mut(|(entries, frames)| {
             // While the socket takes nothing, what is queued stays where the policy can reach it.
             while self.outbox.blocked_since().is_none() {
-                let has_more = self.client.awaits_retained() && {
-                    let before = self.outbox.is_below_half();
+                if self.client.awaits_retained() {
                     self.broker.pull_retained(&mut self.client, now.instant);
-                    before
-                };
+                }
                 let encoded = self.encode_some(entries, frames, now);
-                if !encoded && !has_more {
-                    break;
+                if !encoded && !self.client.awaits_retained() {
+                    return;
                 }
                 self.outbox.flush(now.instant);
                 if !matches!(self.phase, Phase::Open) {
-                    break;
+                    return;
+                }
+                let is_stuck = !encoded && !self.outbox.is_below_half();
+                if is_stuck && self.outbox.blocked_since().is_none() {
+                    // Another task may be writing what fills it, and wakes nobody when it is done.
+                    self.retained_at = Some(now.instant + RETAINED_PAUSE);
+                    return;
                 }
             }
         });
@@ -509,6 +528,7 @@ impl Connection {
         if self.has_undrained && self.brake.is_none() && !is_control_full {
             self.has_undrained = false;
             self.drain(&mut Lane::Control, now);
+            self.pump(now);
             self.flush(now);
         }
         let may = self.accepts_input() && !is_control_full;
@@ -695,7 +715,7 @@ impl Connection {
         if self.outbox.control_bytes() <= CONTROL_BYTES_MAX {
             return false;
         }
-        self.outbox.flush(now.instant);
+        self.flush_own(now);
         self.outbox.control_bytes() > CONTROL_BYTES_MAX
     }
 
@@ -849,7 +869,14 @@ impl Connection {
             flush_all(&mut batch, now.instant);
             buffer::give_back_batch(batch);
         }
-        self.outbox.flush(now.instant);
+        self.flush_own(now);
+    }
+
+    /// A blocked socket says itself when it takes more; a flush before that would only signal this task again.
+    fn flush_own(&self, now: Now) {
+        if self.outbox.blocked_since().is_none() {
+            self.outbox.flush(now.instant);
+        }
     }
 
     fn advance_close(&mut self, now: Instant) {

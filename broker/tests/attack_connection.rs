@@ -1,6 +1,6 @@
 //! One hostile client against a running broker, byte by byte over a real socket: what it gets to see at the end
 //! of its connection, and that what it may make us keep has a bound (SEC-9, SEC-14, RFC 6455 §5.5 and §7.1.1).
-#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -195,6 +195,46 @@ async fn answers_that_nobody_reads_are_not_made() {
     // Half a million answers cost 32 MiB in a queue; their message costs 1 MiB.
     let growth = resident_bytes().saturating_sub(before);
     assert!(growth < 100 << 20, "{} MiB for 8 clients", growth >> 20);
+    drop(stuck);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_reader_costs_no_cpu() {
+    let broker = broker().await;
+    let mut socket = mqtt(&broker).await;
+    socket.write_all(&pings(1 << 19)).await.unwrap();
+    // Until the answers are stuck: other tests of this process may be busy, this runtime's workers are not.
+    let busy = || tokio::runtime::Handle::current().metrics().worker_total_busy_duration(0);
+    let busy_other = || tokio::runtime::Handle::current().metrics().worker_total_busy_duration(1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = busy() + busy_other();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spent = busy() + busy_other() - before;
+    assert!(spent < Duration::from_millis(300), "busy for {spent:?} of 2 s");
+}
+
+#[tokio::test]
+async fn all_retained_messages_reach_a_reader_that_is_no_faster_than_it_is() {
+    const COUNT: usize = 3000;
+    let broker = broker().await;
+    let mut publisher = mqtt(&broker).await;
+    for n in 0..COUNT {
+        let mut packet = vec![0x31, 0xf6, 0x03, 0, 6];
+        packet.extend(format!("r/{n:04}").bytes());
+        packet.resize(3 + 0x1f6, b'x');
+        publisher.write_all(&frame(BINARY, &packet)).await.unwrap();
+    }
+    publisher.write_all(&frame(BINARY, b"\xc0\x00")).await.unwrap();
+    assert_eq!(next(&mut publisher).await, Some((BINARY, b"\xd0\x00".to_vec())));
+
+    let mut reader = mqtt(&broker).await;
+    reader.write_all(&frame(BINARY, b"\x82\x08\x00\x01\x00\x03r/#\x00")).await.unwrap();
+    let mut count = 0;
+    while count < COUNT {
+        let (_, packet) =
+            timeout(PATIENCE, next(&mut reader)).await.expect("messages stopped coming").unwrap();
+        count += usize::from(packet.starts_with(&[0x31]));
+    }
 }
 
 fn resident_bytes() -> usize {
