@@ -232,7 +232,7 @@ fn two_publishers_lose_nothing_and_keep_their_orders() {
             let one = one.clone();
             thread::spawn(move || one.publish(names))
         });
-        threads.map(|thread| thread.join().unwrap());
+        let _ended = threads.map(|thread| thread.join().unwrap());
         one.settle();
         let arrived = one.arrived();
         assert_eq!(arrived.len(), 4, "{arrived:?}");
@@ -274,7 +274,7 @@ fn two_publishers_and_a_busy_owner_lose_nothing() {
         one.outbox.push_control(Bytes::from_static(&[0x82, 1, b'x']));
         one.outbox.flush(one.now);
         one.run();
-        threads.map(|thread| thread.join().unwrap());
+        let _ended = threads.map(|thread| thread.join().unwrap());
         one.settle();
         let mut arrived = one.arrived();
         arrived.sort_unstable();

@@ -121,6 +121,7 @@ impl Outbox {
             let mut queue = self.queue.lock();
             let pushed = queue.push(entry, &self.shared.limits, now);
             let must_flush = !matches!(pushed, Pushed::Closed | Pushed::Dropped(_)) && queue.touch();
+            self.left(queue.take_swept());
             (pushed, must_flush, queue.waker_if_signalled())
         };
         wake(waker);
@@ -272,10 +273,10 @@ impl Outbox {
             Written::Some | Written::Blocked => {
                 let waker = {
                     let mut queue = self.queue.lock();
-                    if written == Written::Some {
-                        queue.block_anew(now);
+                    match written {
+                        Written::Some => queue.block_anew(now),
+                        _ => queue.block(now),
                     }
-                    queue.block(now);
                     queue.waker_if_signalled()
                 };
                 wake(waker);
@@ -368,6 +369,11 @@ impl Outbox {
     /// What was lost since the last call. With a result, ask again after [`queue::LAG_INTERVAL`].
     pub fn take_lag(&self) -> Option<Box<Lag>> {
         self.queue.lock().take_lag()
+    }
+
+    /// Bytes that are queued and count against the client's mark.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.lock().bytes()
     }
 
     /// Whether less than half of the mark is used.

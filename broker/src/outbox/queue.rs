@@ -189,6 +189,8 @@ pub(crate) struct Queue {
     owner_due: bool,
     /// A subscription with queued deliveries may have ended.
     has_dead: bool,
+    /// Entries of ended subscriptions that a push removed.
+    swept: usize,
     blocked_since: Option<Instant>,
     /// Every data frame goes through the owner (context takeover).
     owner_encodes: bool,
@@ -217,6 +219,7 @@ impl Queue {
             touched: false,
             owner_due: false,
             has_dead: false,
+            swept: 0,
             blocked_since: None,
             owner_encodes: false,
             wants: Wants { input: true, qos0: true, acked: true },
@@ -411,6 +414,7 @@ impl Queue {
 
     fn remove_dead(&mut self) {
         let is_dead = |entry: &Entry| !entry.subscription.is_alive();
+        let before = self.messages();
         self.qos0.remove_where(is_dead);
         if let Some(acked) = &mut self.acked {
             acked.remove_where(is_dead);
@@ -418,6 +422,12 @@ impl Queue {
         if let Some(pacer) = &mut self.pacer {
             pacer.remove_dead();
         }
+        self.swept += before - self.messages();
+    }
+
+    /// Entries of ended subscriptions that left at a push, since the last call.
+    pub(crate) fn take_swept(&mut self) -> usize {
+        std::mem::take(&mut self.swept)
     }
 
     /// The incoming entry's subscription decides (DESIGN §6).
@@ -817,6 +827,8 @@ impl Queue {
         is_first
     }
 
+    /// The socket takes no more. The owner is told once, and waits for it from then on: telling it each time would
+    /// make it try for ever.
     pub(crate) fn block(&mut self, now: Instant) {
         if self.blocked_since.is_none() {
             self.blocked_since = Some(now);
