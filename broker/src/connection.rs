@@ -116,8 +116,6 @@ pub struct Connection {
     pulse: Pulse,
     timer: Timer,
     lag_at: Option<Instant>,
-    /// When to look whether the outbox has room for retained messages.
-    retained_at: Option<Instant>,
 }
 
 /// Runs until the connection is over. A future of its own rather than an `async fn`, which would keep its state
@@ -188,9 +186,6 @@ const PONG_BYTES_MAX: usize = 4 * 1024;
 const TURNS_MAX: usize = 16;
 const READS_MAX: usize = 4;
 
-/// Between two looks for room, when no event would tell of it.
-const RETAINED_PAUSE: Duration = Duration::from_millis(10);
-
 /// Deliveries that the session encodes between two flushes.
 const PUMP_COUNT: usize = 64;
 
@@ -239,7 +234,6 @@ impl Connection {
             pulse: Pulse::new(&settings, now),
             timer: Timer::default(),
             lag_at: None,
-            retained_at: None,
             broker,
             settings,
         }
@@ -338,18 +332,10 @@ impl Connection {
         let stalled = self.outbox.blocked_since().map(|since| since + self.settings.stall_timeout);
         let pulse = if self.is_paused { None } else { self.pulse.deadline() };
         let brake = self.brake.as_ref().map(|brake| brake.deadline);
-        [
-            self.session.poll_timeout(),
-            stalled,
-            pulse,
-            brake,
-            self.lag_at,
-            self.retained_at,
-            self.outbox.next_paced(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.session.poll_timeout(), stalled, pulse, brake, self.lag_at, self.outbox.next_paced()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle_deadlines(&mut self, now: Now) {
@@ -415,7 +401,6 @@ impl Connection {
 
     /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
     fn pump(&mut self, now: Now) {
-        self.retained_at = None;
         if !matches!(self.phase, Phase::Open) || self.has_undrained {
             return;
         }
@@ -434,10 +419,8 @@ impl Connection {
                 if !matches!(self.phase, Phase::Open) {
                     return;
                 }
-                let is_stuck = !encoded && !self.outbox.is_below_half();
-                if is_stuck && self.outbox.blocked_since().is_none() {
-                    // Another task may be writing what fills it, and wakes nobody when it is done.
-                    self.retained_at = Some(now.instant + RETAINED_PAUSE);
+                // Another task may be writing what fills it: that one wakes us when it has.
+                if !encoded && self.outbox.wakes_below_half() {
                     return;
                 }
             }

@@ -234,6 +234,7 @@ impl Outbox {
             }
             self.left(before - queue.messages());
             self.count_expired(&mut queue);
+            queue.signal_below_half(&self.shared.limits);
             (rest, queue.waiters_if_room(&self.shared.limits, now), queue.waker_if_signalled())
         };
         wake(waker);
@@ -379,6 +380,11 @@ impl Outbox {
     /// Whether less than half of the mark is used.
     pub fn is_below_half(&self) -> bool {
         self.queue.lock().is_below_half(&self.shared.limits)
+    }
+
+    /// Has the owner woken once less than half of the mark is used. `false`: that is so already.
+    pub fn wakes_below_half(&self) -> bool {
+        self.queue.lock().wakes_below_half(&self.shared.limits)
     }
 
     /// Appends retained publications that `next` reads under this lock, so that none is older than a live one

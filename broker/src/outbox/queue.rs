@@ -185,6 +185,8 @@ pub(crate) struct Queue {
     held: u8,
     /// A pusher has taken on the duty to flush.
     touched: bool,
+    /// The owner has retained messages to bring once there is room.
+    awaits_half: bool,
     /// The owner was woken to encode and has not come yet: nobody else need look.
     owner_due: bool,
     /// A subscription with queued deliveries may have ended.
@@ -217,6 +219,7 @@ impl Queue {
             pacer: None,
             held: 0,
             touched: false,
+            awaits_half: false,
             owner_due: false,
             has_dead: false,
             swept: 0,
@@ -714,6 +717,20 @@ impl Queue {
         let is_over = self.is_over_mark(limits);
         let room = self.room.as_mut().filter(|room| !is_over && room.is_awaited());
         room.map(|room| room.open(limits, now)).unwrap_or_default()
+    }
+
+    /// Has the owner woken by [`Queue::signal_below_half`], unless there is room already.
+    pub(crate) fn wakes_below_half(&mut self, limits: &Limits) -> bool {
+        self.awaits_half = !self.is_below_half(limits);
+        self.awaits_half
+    }
+
+    /// Called when something was taken.
+    pub(crate) fn signal_below_half(&mut self, limits: &Limits) {
+        if self.awaits_half && self.is_below_half(limits) {
+            self.awaits_half = false;
+            self.signals.add(Signals::SESSION);
+        }
     }
 
     /// Enters a publisher that waits for room. `false`: there is room, or the client is going.
