@@ -301,7 +301,7 @@ async fn the_messages_of_one_publisher_come_in_order() {
     }
     for subscriber in &mut subscribers {
         let mut next = std::collections::HashMap::<String, u32>::new();
-        for _ in 0..COUNT * ALL.len() as u32 {
+        for _ in 0..usize::try_from(COUNT).unwrap() * ALL.len() {
             let got = subscriber.next().await;
             let number = next.entry(got.topic).or_default();
             assert_eq!(got.payload, number.to_string(), "{:?}", subscriber.protocol);

@@ -255,6 +255,15 @@ impl Client {
         }
     }
 
+    pub fn into_socket(self) -> Socket {
+        match self.wire {
+            Wire::Payload(socket, _) => socket,
+            Wire::Envelope(client) => client.socket,
+            Wire::Mqtt(client) => client.socket,
+            Wire::Stomp(client) => client.socket,
+        }
+    }
+
     pub fn socket(&mut self) -> &mut Socket {
         match &mut self.wire {
             Wire::Payload(socket, _) => socket,

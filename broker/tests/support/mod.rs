@@ -48,10 +48,18 @@ impl Broker {
     /// Starts with the defaults, free ports, and these lines of configuration. Lines before the first header
     /// belong to the listener.
     pub async fn start(settings: &str) -> Self {
+        Self::start_with(settings, |_| ()).await
+    }
+
+    /// The same, with a last change that may go beyond what a file allows: a test does not wait for the shortest
+    /// time that makes sense in practice.
+    pub async fn start_with(settings: &str, change: impl FnOnce(&mut Config)) -> Self {
         let text = format!(
             "[[listener]]\nname = \"test\"\nbind = \"127.0.0.1:0\"\n{settings}\n[admin]\nbind = \"127.0.0.1:0\"\n"
         );
-        let config = Config::from_text(std::path::Path::new("test.toml"), &text, std::iter::empty()).unwrap();
+        let mut config =
+            Config::from_text(std::path::Path::new("test.toml"), &text, std::iter::empty()).unwrap();
+        change(&mut config);
         let running = Running::start(&config).await.unwrap();
         let address = running.listeners().next().unwrap().1;
         let admin = running.admin().unwrap();
