@@ -43,8 +43,8 @@ pub struct Entry {
     pub publication: Arc<Publication>,
     /// Where to.
     pub subscription: Arc<Subscription>,
-    /// Further subscriptions of the client that match.
-    pub also: Option<Arc<[SubscriptionId]>>,
+    /// Further subscriptions of the client that match. Seldom any, so a thin pointer: entries are many.
+    pub also: Option<Box<Arc<[SubscriptionId]>>>,
     /// The bytes, when the session has no say in them.
     pub form: Option<&'static Form>,
     /// What it counts against limits.
@@ -94,7 +94,7 @@ impl Entry {
         Self {
             publication: Arc::clone(publication),
             subscription: Arc::clone(subscription),
-            also,
+            also: also.map(Box::new),
             form,
             size_bytes,
             qos,
@@ -128,7 +128,7 @@ impl Entry {
             retain: self.retain,
             is_retained: self.is_retained,
             subscription: self.subscription.id,
-            also: self.also,
+            also: self.also.map(|also| *also),
             tag,
         }
     }

@@ -7,6 +7,7 @@
 mod conflate;
 mod lane;
 mod notice;
+mod own;
 pub mod queue;
 mod room;
 mod sync;

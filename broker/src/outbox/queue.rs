@@ -2,7 +2,6 @@
 //!
 //! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done.
 
-use std::collections::VecDeque;
 use std::sync::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use super::conflate::{Pacer, Turn};
 use super::lane::Lane;
 pub use super::notice::LAG_INTERVAL;
 use super::notice::Notice;
+use super::own::Own;
 use super::room::Room;
 pub use super::room::SLOW_WINDOW;
 use crate::subscription::Entry;
@@ -133,7 +133,7 @@ impl From<(Bytes, Option<Bytes>)> for Frame {
 }
 
 impl Frame {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.front.len() + self.body.as_ref().map_or(0, Bytes::len)
     }
 }
@@ -160,24 +160,11 @@ pub(crate) enum Rest {
     Session,
 }
 
-/// Frames of this client alone.
-#[derive(Debug, Default)]
-struct Own {
-    /// Acks and other answers.
-    control: VecDeque<Frame>,
-    /// The newest unsent pong (RFC 6455 §5.5.3).
-    pong: Option<Bytes>,
-    /// Deliveries that the session has encoded; can be neither dropped nor overtaken.
-    encoded: VecDeque<Frame>,
-}
-
 /// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control, encoded, then the two data lanes.
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Absent while the client is sent nothing but shared frames.
     own: Option<Box<Own>>,
-    control_bytes: usize,
-    encoded_bytes: usize,
     qos0: Lane,
     acked: Option<Box<Lane>>,
     pacer: Option<Box<Pacer>>,
@@ -212,8 +199,6 @@ impl Queue {
     pub(crate) fn new() -> Self {
         Self {
             own: None,
-            control_bytes: 0,
-            encoded_bytes: 0,
             qos0: Lane::default(),
             acked: None,
             pacer: None,
@@ -493,7 +478,7 @@ impl Queue {
     }
 
     fn fits(&self, size: usize, limits: &Limits) -> bool {
-        let is_empty = self.messages() == 0 && self.encoded_bytes == 0;
+        let is_empty = self.messages() == 0 && self.encoded_bytes() == 0;
         let has_room =
             self.messages() < limits.messages_max && self.bytes().saturating_add(size) <= limits.bytes_max;
         is_empty || has_room
@@ -507,25 +492,20 @@ impl Queue {
 
     pub(crate) fn push_control(&mut self, frame: Frame) {
         if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
-            self.control_bytes += frame.len();
-            self.own().control.push_back(frame);
+            self.own().push_control(frame);
         }
     }
 
     pub(crate) fn set_pong(&mut self, frame: Bytes) {
         if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
-            self.control_bytes += frame.len();
-            if let Some(old) = self.own().pong.replace(frame) {
-                self.control_bytes -= old.len();
-            }
+            self.own().set_pong(frame);
         }
     }
 
     /// What the session made of popped deliveries. Discarded when the end came meanwhile.
     pub(crate) fn push_encoded(&mut self, frame: Frame) {
         if matches!(self.phase, Phase::Open | Phase::Closing(_, DataLane::Drain)) {
-            self.encoded_bytes += frame.len();
-            self.own().encoded.push_back(frame);
+            self.own().push_encoded(frame);
         }
     }
 
@@ -554,7 +534,7 @@ impl Queue {
             budget.put(frame, into);
         }
         if self.held != 0 {
-            return if self.control_bytes > 0 { Rest::More } else { Rest::Nothing };
+            return if self.control_bytes() > 0 { Rest::More } else { Rest::Nothing };
         }
         while budget.allows()
             && let Some(frame) = self.pop_encoded()
@@ -584,16 +564,11 @@ impl Queue {
     }
 
     fn pop_control(&mut self) -> Option<Frame> {
-        let own = self.own.as_mut()?;
-        let frame = own.control.pop_front().or_else(|| own.pong.take().map(Frame::from))?;
-        self.control_bytes -= frame.len();
-        Some(frame)
+        self.own.as_mut()?.pop_control()
     }
 
     fn pop_encoded(&mut self) -> Option<Frame> {
-        let frame = self.own.as_mut()?.encoded.pop_front()?;
-        self.encoded_bytes -= frame.len();
-        Some(frame)
+        self.own.as_mut()?.pop_encoded()
     }
 
     fn own(&mut self) -> &mut Own {
@@ -642,7 +617,7 @@ impl Queue {
     fn shrink(&mut self) {
         self.qos0.shrink_if_empty();
         self.acked.take_if(|acked| acked.is_empty());
-        self.own.take_if(|own| own.control.is_empty() && own.pong.is_none() && own.encoded.is_empty());
+        self.own.take_if(|own| own.is_empty());
     }
 
     // ---- out: to the session ----
@@ -762,9 +737,8 @@ impl Queue {
             DataLane::Abort => {
                 self.held = 0;
                 if let Some(own) = &mut self.own {
-                    own.encoded.clear();
+                    own.clear_encoded();
                 }
-                self.encoded_bytes = 0;
                 self.qos0.clear()
             }
         };
@@ -784,7 +758,6 @@ impl Queue {
         let dropped =
             self.qos0.clear() + self.clear_acked() + self.pacer.take().map_or(0, |pacer| pacer.len());
         self.own = None;
-        (self.control_bytes, self.encoded_bytes) = (0, 0);
         self.blocked_since = None;
         self.notice.end();
         self.shrink();
@@ -825,11 +798,15 @@ impl Queue {
     pub(crate) fn bytes(&self) -> usize {
         let paced = self.pacer.as_ref().map_or(0, |pacer| pacer.bytes());
         let acked = self.acked.as_ref().map_or(0, |acked| acked.bytes());
-        self.qos0.bytes() + acked + self.encoded_bytes + paced
+        self.qos0.bytes() + acked + self.encoded_bytes() + paced
     }
 
     pub(crate) fn control_bytes(&self) -> usize {
-        self.control_bytes
+        self.own.as_ref().map_or(0, |own| own.control_bytes())
+    }
+
+    fn encoded_bytes(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.encoded_bytes())
     }
 
     pub(crate) fn is_below_half(&self, limits: &Limits) -> bool {
