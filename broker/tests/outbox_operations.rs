@@ -1,5 +1,11 @@
 //! Random histories of operations on one outbox, held against the invariants of DESIGN §6.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
