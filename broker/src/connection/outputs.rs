@@ -1,0 +1,158 @@
+//! What the session asks for: messages to the client, requests to the broker, and the brake that holds a publish
+//! while a subscriber of it is over its mark (DESIGN §6).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Token};
+
+use super::{ANSWER_BYTES, BACKLOG_MAX, Brake, CONTROL_BYTES_MAX, Connection, Lane, Phase, buffer};
+use crate::broker::Now;
+use crate::outbox::Outbox;
+use crate::outbox::queue::Signals;
+
+impl Connection {
+    /// Carries out what the session asks for. One message may hold many packets, each with an answer, so this
+    /// stops where reading would; [`Self::may_read`] goes on with it.
+    pub(super) fn drain(&mut self, lane: &mut Lane<'_>, now: Now) {
+        let mut answered_bytes = 0;
+        while matches!(lane, Lane::Data(_)) || !self.stops_draining(&mut answered_bytes, now) {
+            let Some(output) = self.session.poll_output() else { return self.end_drain() };
+            self.carry_out(output, lane, &mut answered_bytes, now);
+            if !matches!(self.phase, Phase::Open) {
+                return self.end_drain();
+            }
+        }
+    }
+
+    /// To the last output, for the words before an end.
+    pub(super) fn drain_all(&mut self, now: Now) {
+        while let Some(output) = self.session.poll_output() {
+            self.carry_out(output, &mut Lane::Control, &mut 0, now);
+        }
+        self.end_drain();
+    }
+
+    fn stops_draining(&mut self, answered_bytes: &mut usize, now: Now) -> bool {
+        if *answered_bytes > CONTROL_BYTES_MAX {
+            *answered_bytes = 0;
+            self.has_undrained = self.is_control_full(now);
+        }
+        self.has_undrained |= self.brake.as_ref().is_some_and(|brake| brake.backlog.len() >= BACKLOG_MAX);
+        self.has_undrained
+    }
+
+    pub(super) fn is_control_full(&self, now: Now) -> bool {
+        if self.outbox.control_bytes() <= CONTROL_BYTES_MAX {
+            return false;
+        }
+        self.flush_own(now);
+        self.outbox.control_bytes() > CONTROL_BYTES_MAX
+    }
+
+    fn end_drain(&mut self) {
+        self.has_undrained = false;
+        if std::mem::take(&mut self.holds_subscribe) {
+            self.outbox.release_subscribe();
+            self.outbox.signal(Signals::SESSION);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, lane: &mut Lane<'_>, answered_bytes: &mut usize, now: Now) {
+        match output {
+            Output::Send(outgoing) => {
+                *answered_bytes += outgoing.len() + ANSWER_BYTES;
+                self.send(outgoing, lane);
+            }
+            Output::Request(token, request) => self.request(token, request, now),
+            Output::Close(reason, data) => {
+                if data == DataLane::Drain {
+                    self.pump_before_close(now);
+                }
+                self.close(&reason, data, now);
+            }
+        }
+    }
+
+    fn send(&mut self, outgoing: Outgoing, lane: &mut Lane<'_>) {
+        match lane {
+            Lane::Control => {
+                let deflating = self.deflating.as_deref().filter(|_| self.takeover.is_none());
+                self.outbox.push_control(outgoing.into_frame(deflating));
+            }
+            Lane::Data(frames) => match &mut self.takeover {
+                Some(takeover) => frames.push(takeover.frame(&outgoing).into()),
+                None => frames.push(outgoing.into_frame(self.deflating.as_deref()).into()),
+            },
+        }
+    }
+
+    fn request(&mut self, token: Token, request: Request, now: Now) {
+        if let Some(brake) = &mut self.brake {
+            brake.backlog.push_back((token, request));
+            return;
+        }
+        let is_connect = matches!(request, Request::Connect(_));
+        if matches!(request, Request::Subscribe(_)) {
+            self.holds_subscribe = true;
+            self.outbox.hold_subscribe();
+        }
+        if matches!(request, Request::Publish(_)) {
+            self.broker.metrics().family(self.family).messages_in.inc();
+        }
+        let is_acked =
+            matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
+        let batch = self.batch.get_or_insert_with(buffer::take_batch);
+        let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
+        let slow = std::mem::take(&mut batch.slow);
+        let Some(reply) = reply else { return };
+        if is_connect && matches!(reply, Reply::Connected(_)) {
+            self.receiver.set_message_bytes_max(self.settings.message_bytes_max);
+        }
+        if !slow.is_empty() {
+            if is_acked {
+                self.apply_brake(slow, (token, reply), now);
+                return;
+            }
+            self.yields = true;
+        }
+        self.session.handle_reply(token, reply, now.instant);
+    }
+
+    /// Holds the acknowledgement until there is room, at most `queue.publish_wait`.
+    fn apply_brake(&mut self, slow: Vec<Arc<Outbox>>, reply: (Token, Reply), now: Now) {
+        self.flush(now);
+        let slow: Vec<_> = slow.into_iter().filter(|slow| slow.wait_for_room(&self.outbox)).collect();
+        if slow.is_empty() {
+            self.session.handle_reply(reply.0, reply.1, now.instant);
+            return;
+        }
+        self.broker.metrics().publishers_held.inc();
+        let deadline = now.instant + self.settings.publish_wait;
+        self.brake = Some(Box::new(Brake { deadline, slow, reply: Some(reply), backlog: VecDeque::new() }));
+    }
+
+    pub(super) fn try_release_brake(&mut self, now: Now) {
+        let Some(brake) = &mut self.brake else { return };
+        brake.slow.retain(|slow| slow.wait_for_room(&self.outbox));
+        if brake.slow.is_empty() {
+            self.release_brake(now);
+        }
+    }
+
+    pub(super) fn release_brake(&mut self, now: Now) {
+        let Some(brake) = self.brake.take() else { return };
+        let mut backlog = brake.backlog;
+        if let Some((token, reply)) = brake.reply {
+            self.session.handle_reply(token, reply, now.instant);
+        }
+        while let Some((token, request)) = backlog.pop_front() {
+            self.request(token, request, now);
+            if let Some(brake) = &mut self.brake {
+                brake.backlog.append(&mut backlog);
+            }
+        }
+        self.drain(&mut Lane::Control, now);
+        self.flush(now);
+    }
+}

@@ -1,0 +1,115 @@
+//! The owner's part in writing: what only it can encode, and the socket that has to be waited for.
+
+use std::task::Context;
+
+use tidegate_protocol::session::DropReason;
+
+use super::{Connection, Lane, PUMP_COUNT, Phase};
+use crate::broker::Now;
+use crate::outbox::queue::{Frame, LAG_INTERVAL};
+use crate::subscription::Entry;
+
+impl Connection {
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, now: Now) -> bool {
+        if self.outbox.blocked_since().is_none() {
+            return false;
+        }
+        if self.read.as_ref().poll_write_ready(context).is_pending() {
+            return false;
+        }
+        self.outbox.flush(now.instant);
+        self.pump(now);
+        self.flush(now);
+        true
+    }
+
+    /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
+    pub(super) fn pump(&mut self, now: Now) {
+        if !matches!(self.phase, Phase::Open) || self.has_undrained {
+            return;
+        }
+        self.tell_lag(now);
+        PUMP.with_borrow_mut(|(entries, frames)| {
+            // While the socket takes nothing, what is queued stays where the policy can reach it.
+            while self.outbox.blocked_since().is_none() {
+                if self.client.awaits_retained() {
+                    self.broker.pull_retained(&mut self.client, now.instant);
+                }
+                let encoded = self.encode_some(entries, frames, now);
+                if !encoded && !self.client.awaits_retained() {
+                    return;
+                }
+                self.outbox.flush(now.instant);
+                if !matches!(self.phase, Phase::Open) {
+                    return;
+                }
+                // Another task may be writing what fills it: that one wakes us when it has.
+                if !encoded && self.outbox.wakes_below_half() {
+                    return;
+                }
+            }
+        });
+    }
+
+    pub(super) fn encode_some(
+        &mut self,
+        entries: &mut Vec<Entry>,
+        frames: &mut Vec<Frame>,
+        now: Now,
+    ) -> bool {
+        let mut count = 0;
+        while count < PUMP_COUNT {
+            // Few at a time, since each acknowledged one may fill the window; they leave in one write.
+            self.outbox.take_for_session(entries, PUMP_COUNT - count, self.session.wants(), now.instant);
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.len();
+            for entry in entries.drain(..) {
+                self.encode(entry, frames, now);
+            }
+        }
+        if count > 0 {
+            self.outbox.put_back(frames, count);
+        }
+        count > 0
+    }
+
+    fn encode(&mut self, entry: Entry, frames: &mut Vec<Frame>, now: Now) {
+        if entry.publication.is_expired(now.instant) {
+            self.broker.metrics().dropped(DropReason::Expired, 1);
+            return;
+        }
+        if let (Some(form), Some(takeover)) = (entry.form, &mut self.takeover) {
+            frames.push(takeover.prepared_frame(entry.publication.prepared(form)).into());
+            return;
+        }
+        let tag = self.client.next_tag();
+        self.session.handle_delivery(entry.into_delivery(tag), now.instant);
+        self.drain(&mut Lane::Data(frames), now);
+    }
+
+    pub(super) fn tell_lag(&mut self, now: Now) {
+        if self.lag_at.is_some() {
+            return;
+        }
+        if let Some(lag) = self.outbox.take_lag() {
+            self.lag_at = Some(now.instant + LAG_INTERVAL);
+            self.session.handle_lag(*lag, now.instant);
+            self.drain(&mut Lane::Control, now);
+        }
+    }
+
+    pub(super) fn pump_before_close(&mut self, now: Now) {
+        PUMP.with(|pump| {
+            // A close from within a pump finds the buffers in use; what is queued is then encoded already.
+            let Ok(mut pump) = pump.try_borrow_mut() else { return };
+            let (entries, frames) = &mut *pump;
+            while self.encode_some(entries, frames, now) {}
+        });
+    }
+}
+
+thread_local! {
+    static PUMP: std::cell::RefCell<(Vec<Entry>, Vec<Frame>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
+}
