@@ -47,13 +47,14 @@ fn number_in(payload: &[u8]) -> usize {
     String::from_utf8(digits).unwrap().parse().unwrap()
 }
 
-/// Publishes [`COUNT`] numbers at QoS 0, and waits until all have been queued or dropped.
+/// Publishes [`COUNT`] numbers at QoS 0, and waits until all have been queued or dropped. One at a time, so that
+/// the reader's queue fills because its socket stalls and not because its task has had no turn.
 async fn publish_all(broker: &Broker) {
     let mut publisher = Client::publisher(broker, Protocol::Mqtt311, "").await;
     for number in 0..COUNT {
         publisher.publish(&topic_of(number), numbered(number)).await;
+        publisher.barrier().await;
     }
-    publisher.barrier().await;
 }
 
 async fn drops(broker: &Broker, reason: &str) -> usize {
@@ -289,9 +290,9 @@ async fn a_client_is_told_of_each_message_that_it_lost() {
             };
             within("all of the lag", all).await;
             // What was published meanwhile may have been lost too, and is told as well.
-            let is_right_kind = if reason == "conflated" { told.0 == 0 } else { told.1 == 0 };
-            assert!(is_right_kind, "{protocol:?} {policy}: {told:?}");
-            assert!(told.0 + told.1 <= drops(&broker, reason).await, "{protocol:?} {policy}: {told:?}");
+            let conflated = drops(&broker, "conflated").await;
+            let dropped = drops(&broker, "oldest").await + drops(&broker, "newest").await;
+            assert!(told.0 <= dropped && told.1 <= conflated, "{protocol:?} {policy}: {told:?}");
         }
     }
 }
@@ -438,7 +439,7 @@ async fn a_socket_that_takes_nothing_is_dropped() {
 #[tokio::test]
 async fn a_broker_without_memory_sheds_qos_0_and_refuses_connects() {
     let settings = "[queue]\nmax_bytes = \"256 KiB\"\ntotal_bytes = \"1 MiB\"\npublish_wait = \"0ms\"\n\
-                    [websocket]\nmax_message_size = \"128 KiB\"";
+                    [websocket]\nmax_message_size = \"128 KiB\"\n[stomp]\nmax_body = \"64 KiB\"";
     let broker = Broker::start(settings).await;
     let mut idle = Client::subscriber(&broker, Protocol::Mqtt311, &["#"]).await;
     let mut publisher = Client::publisher(&broker, Protocol::Mqtt311, "").await;
