@@ -1,6 +1,13 @@
 //! Clients that do not read, over real sockets: what the overflow policies keep, what is counted and told, who is
 //! held and for how long (DESIGN §6, CONFIG `[queue]`). A reader stalls because it does not read its socket.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic as tests do"
+)]
+
 mod support;
 
 use bytes::Bytes;

@@ -1,6 +1,13 @@
 //! The nine pairs of publisher and subscriber: what one protocol says beside a payload, said in the words of
 //! another (WIRE §7, §8).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic as tests do"
+)]
+
 mod support;
 
 use std::time::Duration;
