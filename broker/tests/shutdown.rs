@@ -1,5 +1,6 @@
 //! The graceful end of the broker, over real sockets: every client is told in its protocol's words, what is queued
 //! is written, and nobody holds it up for longer than the operator allows (WIRE §5).
+#![expect(clippy::panic, reason = "test helpers may panic")]
 
 mod support;
 
