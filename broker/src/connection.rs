@@ -265,6 +265,7 @@ impl Connection {
             progress |= self.poll_timer(context, now);
             progress |= self.poll_write(context, now);
             progress |= self.poll_read(context, now);
+            self.leave_when_closing(now);
             self.advance_close(now.instant);
             if matches!(self.phase, Phase::Done) {
                 return Poll::Ready(());
@@ -859,6 +860,16 @@ impl Connection {
     fn flush_own(&self, now: Now) {
         if self.outbox.blocked_since().is_none() {
             self.outbox.flush(now.instant);
+        }
+    }
+
+    /// A peer that never answers our Close must not hold its will back: a newer connection with the same id may
+    /// have published its own state by then. Does nothing the second time.
+    fn leave_when_closing(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Closing { .. }) && self.outbox.has_ended() {
+            let batch = self.batch.get_or_insert_default();
+            self.broker.leave(&mut self.client, now, batch);
+            batch.flush(now.instant);
         }
     }
 
