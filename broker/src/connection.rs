@@ -266,6 +266,7 @@ impl Connection {
             progress |= self.poll_timer(context, now);
             progress |= self.poll_write(context, now);
             progress |= self.poll_read(context, now);
+            self.leave_when_closing(now);
             self.advance_close(now.instant);
             if matches!(self.phase, Phase::Done) {
                 return Poll::Ready(());
@@ -306,6 +307,8 @@ impl Connection {
         }
         if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) && !self.has_undrained {
             self.pump_before_close(now);
+            // Last words go before queued data, and after them some protocols allow nothing (MQTT 5 §4.13).
+            self.flush(now);
         }
         self.session.handle_close(reason.clone(), now.instant);
         self.drain_all(now);

@@ -54,6 +54,16 @@ impl Connection {
         }
     }
 
+    /// A peer that never answers our Close must not hold its will back: a newer connection with the same id may
+    /// have published its own state by then. Does nothing the second time.
+    pub(super) fn leave_when_closing(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Closing { .. }) && self.outbox.has_ended() {
+            let batch = self.batch.get_or_insert_default();
+            self.broker.leave(&mut self.client, now, batch);
+            batch.flush(now.instant);
+        }
+    }
+
     pub(super) fn advance_close(&mut self, now: Instant) {
         let is_failed = matches!(self.phase, Phase::Open) && self.outbox.has_ended();
         if !matches!(self.phase, Phase::Closing { .. }) {

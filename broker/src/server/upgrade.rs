@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tidegate_protocol::session::Session;
 use tidegate_protocol::subprotocol::{self, Choice, Opening, Subprotocol};
@@ -97,14 +97,17 @@ impl Handshake {
         let this = &self;
         let service = service_fn(|request| async move { Ok::<_, Infallible>(this.answer(request)) });
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.handshake_timeout)
+            // `run` has the one deadline, which also says what is counted.
+            .header_read_timeout(None)
             .max_headers(HEADERS_MAX)
             .max_buf_size(settings.header_bytes_max.max(HEAD_BYTES_MIN))
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         if let Err(error) = connection.await {
-            self.shared.broker.metrics().handshakes_refused.inc(HandshakeRefusal::BadRequest);
+            let is_too_large = error.is_parse_too_large();
+            let why =
+                if is_too_large { HandshakeRefusal::HeadTooLarge } else { HandshakeRefusal::BadRequest };
+            self.shared.broker.metrics().handshakes_refused.inc(why);
             debug!(peer = %self.address, %error, "the request is not HTTP");
             return None;
         }
