@@ -1,6 +1,5 @@
 //! What becomes of a client whose id connects again, and of wills (MQTT 3.1.1 §3.1.2.5, §3.1.4; MQTT 5 §3.1.4,
 //! §3.14.4), over real sockets.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
 mod support;
 

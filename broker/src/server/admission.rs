@@ -109,6 +109,13 @@ impl Admission {
     }
 }
 
+impl Place {
+    /// Memory reserved for context takeover.
+    pub(super) fn takeover_bytes(&self) -> u64 {
+        self.takeover.as_ref().map_or(0, |spent| spent.bytes as u64)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.admission.sockets.fetch_sub(1, Ordering::Relaxed);

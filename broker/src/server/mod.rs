@@ -179,16 +179,20 @@ impl Shared {
         let settings = Arc::clone(&self.settings.connection);
         let now = tokio::time::Instant::now().into_std();
         let family = opened.family;
+        let is_deflated = opened.deflate.is_some();
         let connection = Connection::new(opened, key, Arc::clone(&self.broker), settings, now);
         let outbox = Arc::clone(connection.outbox());
         self.clients.insert(key, Arc::clone(&outbox));
         let counters = self.broker.metrics().family(family);
         counters.connections.add(1);
         counters.connections_opened.inc();
+        let deflate = &self.broker.metrics().deflate;
+        deflate.connections.add(u64::from(is_deflated));
+        deflate.takeover_bytes.add(place.takeover_bytes());
         if self.is_stopping.load(Ordering::SeqCst) {
             outbox.order_close(self.stop_reason());
         }
-        let registered = Registered { shared: Arc::clone(self), key, family, _place: place };
+        let registered = Registered { shared: Arc::clone(self), key, family, is_deflated, place };
         tokio::spawn(Task { connection, _registered: registered });
     }
 }
@@ -211,13 +215,17 @@ struct Registered {
     shared: Arc<Shared>,
     key: u64,
     family: subprotocol::Family,
-    _place: Place,
+    is_deflated: bool,
+    place: Place,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.shared.clients.remove(&self.key);
-        self.shared.broker.metrics().family(self.family).connections.sub(1);
+        let metrics = self.shared.broker.metrics();
+        metrics.family(self.family).connections.sub(1);
+        metrics.deflate.connections.sub(u64::from(self.is_deflated));
+        metrics.deflate.takeover_bytes.sub(self.place.takeover_bytes());
         self.shared.gone.notify_waiters();
     }
 }
