@@ -149,7 +149,7 @@ impl Drop for Connection {
 #[derive(Debug)]
 enum Phase {
     Open,
-    Closing { deadline: Instant },
+    Closing { deadline: Instant, is_answered: bool },
     Lingering { deadline: Instant, bytes_left: usize },
     Done,
 }
@@ -328,7 +328,7 @@ impl Connection {
 
     /// The earliest instant at which something has to be done if nothing else happens.
     fn deadline(&self) -> Option<Instant> {
-        if let Phase::Closing { deadline } | Phase::Lingering { deadline, .. } = self.phase {
+        if let Phase::Closing { deadline, .. } | Phase::Lingering { deadline, .. } = self.phase {
             return Some(deadline);
         }
         let stalled = self.outbox.blocked_since().map(|since| since + self.settings.stall_timeout);
@@ -342,7 +342,7 @@ impl Connection {
 
     fn handle_deadlines(&mut self, now: Now) {
         let instant = now.instant;
-        if let Phase::Closing { deadline } | Phase::Lingering { deadline, .. } = self.phase {
+        if let Phase::Closing { deadline, .. } | Phase::Lingering { deadline, .. } = self.phase {
             if deadline <= instant {
                 self.phase = Phase::Done;
             }

@@ -6,11 +6,11 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use support::Broker;
 use support::client::{ALL, Client, Protocol};
 use support::mqtt::{self, Mqtt};
-use support::socket::{Ask, Socket};
+use support::socket::{Ask, End, Socket};
 use support::stomp::Stomp;
+use support::{Broker, within};
 use tidegate::config::HeartBeat;
 use tidegate_protocol::mqtt::packet::{ReasonCode, Version};
 use tidegate_protocol::stomp;
@@ -407,4 +407,24 @@ async fn after_the_close_a_peer_that_stays_is_dropped() {
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_to_our_close_ends_the_connection_however_soon_it_comes() {
+    // Longer than the patience of this test.
+    let broker = Broker::start("[websocket]\nclose_timeout = \"60s\"").await;
+    let mut sockets = Vec::new();
+    for _ in 0..200 {
+        let mut socket = Socket::open(broker.address, Ask { target: "/ws?t=a", ..Ask::default() }).await;
+        socket.send_text("this connection is read-only").await;
+        assert!(matches!(socket.end().await, End::Closed { code: 4003, .. }));
+        socket.answer_close().await;
+        sockets.push(socket);
+    }
+    within("the connections to end", async {
+        while broker.clients() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

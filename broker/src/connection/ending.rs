@@ -35,7 +35,8 @@ impl Connection {
         let lost = self.outbox.close(frame, data);
         self.broker.metrics().dropped(DropReason::Closed, lost as u64);
         self.brake = None;
-        self.phase = Phase::Closing { deadline: now.instant + self.settings.close_timeout };
+        let deadline = now.instant + self.settings.close_timeout;
+        self.phase = Phase::Closing { deadline, is_answered: false };
     }
 
     /// Writes what this task has pushed, and its own answers.
@@ -65,19 +66,20 @@ impl Connection {
     }
 
     pub(super) fn advance_close(&mut self, now: Instant) {
-        let is_failed = matches!(self.phase, Phase::Open) && self.outbox.has_ended();
-        if !matches!(self.phase, Phase::Closing { .. }) {
-            if is_failed {
-                self.phase = Phase::Done;
-            }
-            return;
-        }
         if !self.outbox.has_ended() {
             return;
         }
-        // The peer sees the end of our side at once; an error means that it is gone already.
-        let _ = SockRef::from(self.read.as_ref()).shutdown(std::net::Shutdown::Write);
-        let deadline = now + self.settings.close_timeout;
-        self.phase = Phase::Lingering { deadline, bytes_left: LINGER_BYTES_MAX };
+        match self.phase {
+            // The socket failed.
+            Phase::Open => self.phase = Phase::Done,
+            Phase::Closing { is_answered, .. } => {
+                // The peer sees the end of our side at once; an error means that it is gone already.
+                let _ = SockRef::from(self.read.as_ref()).shutdown(std::net::Shutdown::Write);
+                let deadline = now + self.settings.close_timeout;
+                let lingering = Phase::Lingering { deadline, bytes_left: LINGER_BYTES_MAX };
+                self.phase = if is_answered { Phase::Done } else { lingering };
+            }
+            Phase::Lingering { .. } | Phase::Done => {}
+        }
     }
 }

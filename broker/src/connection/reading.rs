@@ -132,8 +132,10 @@ impl Connection {
             }
         }
         buffer.clear();
-        if matches!(self.phase, Phase::Lingering { .. }) {
-            self.phase = Phase::Done;
+        match &mut self.phase {
+            // The answer can be read in the same turn in which our Close was written.
+            Phase::Closing { is_answered, .. } => *is_answered = true,
+            phase => *phase = Phase::Done,
         }
     }
 

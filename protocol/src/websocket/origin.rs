@@ -1,7 +1,7 @@
 //! Who may open a connection from a web page: the operator's list of origins and the rule for anonymous
 //! clients (SEC-8). A pure decision; it knows no request. Spec: RFC 6454, RFC 6455 §10.2.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// The longest `Origin` that is looked at: a host has at most 253 characters.
 pub const ORIGIN_BYTES_MAX: usize = 512;
