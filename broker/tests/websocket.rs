@@ -160,7 +160,7 @@ async fn beyond_the_takeover_budget_connections_go_without_takeover() {
     // What has no use for it does not spend it.
     drop(first);
     let retry = async { while !takes_over(&Socket::open(broker.address, ask).await) {} };
-    support::within("the memory to be given back", retry).await;
+    within("the memory to be given back", retry).await;
 }
 
 // ---- limits ----
