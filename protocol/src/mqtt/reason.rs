@@ -114,6 +114,7 @@ impl ReasonCode {
     pub fn of_refusal(refusal: &Refusal, answer: PacketType) -> Self {
         let code = match refusal {
             Refusal::BadCredentials => Self::BAD_USER_NAME_OR_PASSWORD,
+            Refusal::BadMethod => Self::BAD_AUTHENTICATION_METHOD,
             Refusal::NotAuthorized => Self::NOT_AUTHORIZED,
             Refusal::BadClientId(_) => Self::CLIENT_IDENTIFIER_NOT_VALID,
             Refusal::BadTopic(_) if matches!(answer, PacketType::SubAck | PacketType::UnsubAck) => {
@@ -249,6 +250,7 @@ mod tests {
     fn every_refusal_has_a_code_that_its_answer_may_carry() {
         let refusals = [
             Refusal::BadCredentials,
+            Refusal::BadMethod,
             Refusal::NotAuthorized,
             Refusal::BadClientId(""),
             Refusal::BadTopic(""),

@@ -169,6 +169,7 @@ pub(crate) fn delivery(
         retain: false,
         is_retained: false,
         subscription,
+        identifier: None,
         also: None,
         tag: Tag(tag),
     }

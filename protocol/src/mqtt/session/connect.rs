@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::publish::publication;
 use super::{CONNECT, End, Handled, MqttSession, Phase, reason_string};
+use crate::mqtt::forms;
 use crate::mqtt::packet::{self, ConnAck, Packet, PacketType, Properties, ReasonCode, Version};
 use crate::publication::QoS;
 use crate::session::{
@@ -32,7 +33,9 @@ impl MqttSession {
         let request = Connect {
             client_id: (!connect.client_id.is_empty()).then_some(connect.client_id),
             clean_start: connect.clean_start,
-            session_expiry,
+            session_expiry: Some(session_expiry),
+            subscriptions_max: self.settings.subscriptions_max,
+            forms: Some(forms::of_version(connect.version)),
             credentials,
             will,
             packet_bytes_max: packet_bytes_max.and_then(|bytes| usize::try_from(bytes).ok()),

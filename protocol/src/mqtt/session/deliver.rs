@@ -68,12 +68,10 @@ impl MqttSession {
         }
         put_publisher_properties(&delivery.publication, &mut list);
         // [MQTT-3.3.4-3], [MQTT-3.3.4-4]: of every subscription of this client that matches.
-        let also = delivery.also.iter().flat_map(|ids| ids.iter().copied());
-        for id in std::iter::once(delivery.subscription).chain(also) {
-            if let Some(identifier) = self.subscriptions.identifier(id) {
-                list.put_u8(0x0B);
-                put_var_int(&mut list, usize::try_from(identifier).unwrap_or(0));
-            }
+        let also = delivery.also.iter().flat_map(|others| others.iter().copied());
+        for identifier in delivery.identifier.into_iter().chain(also) {
+            list.put_u8(0x0B);
+            put_var_int(&mut list, usize::try_from(identifier.get()).unwrap_or(0));
         }
         if let Some(lag) = &self.lag {
             let value = format!("dropped={};conflated={}", lag.dropped, lag.conflated); // WIRE §8

@@ -153,7 +153,7 @@ fn encode_error(
 /// Close codes for refusals (WIRE §5).
 const fn refusal_kind(refusal: &Refusal) -> CloseKind {
     match refusal {
-        Refusal::BadCredentials => CloseKind::AuthFailed,
+        Refusal::BadCredentials | Refusal::BadMethod => CloseKind::AuthFailed,
         Refusal::NotAuthorized => CloseKind::Denied,
         Refusal::BadClientId(_) | Refusal::BadTopic(_) | Refusal::Unsupported(_) => CloseKind::BadRequest,
         Refusal::Quota { .. } => CloseKind::Policy,
