@@ -18,6 +18,7 @@
 pub mod mqtt;
 pub mod publication;
 pub mod raw;
+pub mod packet_ids;
 mod reader;
 pub mod session;
 pub mod stomp;

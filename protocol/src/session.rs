@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use crate::packet_ids::PacketIds;
 use crate::publication::{Form, Publication, QoS};
 use crate::topic::{Topic, TopicFilter};
 use crate::websocket::Message;
