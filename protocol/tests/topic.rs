@@ -1,5 +1,7 @@
 //! Properties of topics, filters and share names. OASIS MQTT 5.0 §4.7, §4.8.2.
 
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+
 use proptest::prelude::*;
 use tidegate_protocol::topic::{ShareName, Topic, TopicError, TopicFilter, TopicLimits};
 
