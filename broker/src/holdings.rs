@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Tag};
 
+use tidegate_protocol::topic::ShareName;
+
 use crate::in_flight::InFlight;
 use crate::retained::Cursor;
 use crate::subscription::{Entry, Subscription};
@@ -50,7 +52,7 @@ impl Holdings {
             // Sessions that choose ids have few subscriptions.
             SubscriptionName::Id(id) => self.subscriptions.iter().find(|known| known.id == *id),
             SubscriptionName::Filter { group, filter } => {
-                let of = |known: &Arc<Subscription>| (&known.filter, group_of(known)).cmp(&(filter, group.as_deref()));
+                let of = |known: &Arc<Subscription>| (&known.filter, group_of(known)).cmp(&(filter, group.as_ref()));
                 let place = self.subscriptions.binary_search_by(of).ok()?;
                 self.subscriptions.get(place)
             }
@@ -132,8 +134,8 @@ impl Holdings {
     }
 }
 
-fn group_of(subscription: &Subscription) -> Option<&str> {
-    subscription.group().map(|group| group.name())
+fn group_of(subscription: &Subscription) -> Option<&ShareName> {
+    subscription.group()
 }
 
 /// Sessions that choose ids may have several subscriptions to one filter; the others have one each.

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, SubscriptionId, Tag};
-use tidegate_protocol::topic::TopicFilter;
+use tidegate_protocol::topic::{ShareName, TopicFilter};
 
-use crate::group::SharedGroup;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
+use crate::router::Member;
+use crate::router::shared::{Group, GroupMember};
 
 /// One subscription of one client. 56 bytes, since there may be a million: what few have is behind a pointer.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub enum Target {
     /// To a session that outlives its connections.
     Mailbox(Arc<Mailbox>),
     /// To one of a group.
-    Group(Arc<SharedGroup>),
+    Group(Arc<Group<Arc<Subscription>>>),
 }
 
 /// What a subscription is to be like.
@@ -69,7 +70,7 @@ pub struct Terms {
     /// Handed back with each delivery.
     pub identifier: Option<NonZeroU32>,
     /// The group that it is a member of.
-    pub group: Option<Arc<SharedGroup>>,
+    pub group: Option<ShareName>,
 }
 
 /// What most subscriptions have none of.
@@ -79,7 +80,7 @@ struct Extras {
     overflow_acked: Overflow,
     conflate: Option<Duration>,
     identifier: Option<NonZeroU32>,
-    group: Option<Arc<SharedGroup>>,
+    group: Option<ShareName>,
 }
 
 /// A publication on its way to one subscription.
@@ -203,7 +204,7 @@ impl Subscription {
     }
 
     /// The group that it is a member of.
-    pub fn group(&self) -> Option<&Arc<SharedGroup>> {
+    pub fn group(&self) -> Option<&ShareName> {
         self.extras().group.as_ref()
     }
 
@@ -221,6 +222,54 @@ impl Subscription {
 
     fn extras(&self) -> &Extras {
         self.extras.as_deref().unwrap_or(&Extras::COMMON)
+    }
+}
+
+impl Member for Arc<Subscription> {
+    fn client(&self) -> u64 {
+        self.target.client()
+    }
+
+    fn subscription(&self) -> SubscriptionId {
+        self.id
+    }
+
+    fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    fn copies(&self) -> Copies {
+        self.copies
+    }
+
+    fn identifier(&self) -> Option<NonZeroU32> {
+        Subscription::identifier(self)
+    }
+}
+
+impl GroupMember for Arc<Subscription> {
+    fn client(&self) -> u64 {
+        self.target.client()
+    }
+
+    fn subscription(&self) -> SubscriptionId {
+        self.id
+    }
+
+    fn is_online(&self) -> bool {
+        match &self.target {
+            Target::Outbox(_) => true,
+            Target::Mailbox(mailbox) => mailbox.is_online(),
+            Target::Group(_) => false,
+        }
+    }
+
+    fn pending(&self) -> usize {
+        match &self.target {
+            Target::Outbox(outbox) => outbox.pending(),
+            Target::Mailbox(mailbox) => mailbox.pending(),
+            Target::Group(_) => 0,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test helper may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ impl Member for Entry {
     }
     fn copies(&self) -> Copies {
         self.0.copies
+    }
+    fn identifier(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0.id + 1)
     }
 }
 
@@ -84,7 +88,7 @@ fn targets(matched: &Matched<Entry>) -> BTreeSet<(u64, u32, Vec<u32>)> {
         .targets()
         .iter()
         .map(|target| {
-            let also = target.also.iter().flat_map(|also| also.iter().map(|id| id.0)).collect();
+            let also = target.also.iter().flat_map(|also| also.iter().map(|id| id.get() - 1)).collect();
             (target.member.client(), target.member.subscription().0, also)
         })
         .collect();
