@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{Connect, Tag, Wants, Will};
 
-use crate::auth::Exchange;
+use crate::auth::scram::Exchange;
 use crate::holdings::Holdings;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
@@ -24,6 +24,8 @@ pub struct Client {
     pub(crate) mailbox: Option<Arc<Mailbox>>,
     pub(crate) holdings: Holdings,
     pub(crate) subscriptions_max: usize,
+    /// Another connection has its session: nothing more is sent.
+    pub(crate) is_replaced: bool,
     /// It belongs to a group: what it has not acknowledged goes to others at its end.
     pub(crate) shares: bool,
 }
@@ -59,6 +61,7 @@ impl Client {
             mailbox: None,
             holdings: Holdings::default(),
             subscriptions_max: 0,
+            is_replaced: false,
             shares: false,
         }
     }

@@ -73,8 +73,10 @@ pub struct Attached {
 pub enum Detached {
     /// Another connection has the session already, or it has ended.
     Replaced {
-        /// It has ended.
+        /// The session has ended.
         has_ended: bool,
+        /// As it was given.
+        will: Option<Box<Will>>,
     },
     /// The session waits for its client until then at most; something may be due earlier.
     Waits {
@@ -82,9 +84,10 @@ pub enum Detached {
         deadline: Instant,
     },
     /// It ends with the connection.
-    Ends(Box<Will>),
-    /// The same without a will.
-    EndsSilently,
+    Ends {
+        /// As it was given.
+        will: Option<Box<Will>>,
+    },
 }
 
 /// What a session leaves behind.
@@ -199,12 +202,12 @@ impl Mailbox {
     pub fn detach(&self, outbox: &Arc<Outbox>, will: Option<Box<Will>>, now: Instant) -> Detached {
         let mut state = self.state.lock();
         if !state.is_of(outbox) {
-            return Detached::Replaced { has_ended: state.has_ended };
+            return Detached::Replaced { has_ended: state.has_ended, will };
         }
         self.collect(&mut state);
         let expires_at = now.checked_add(state.expiry).filter(|_| !state.expiry.is_zero());
         let Some(expires_at) = expires_at else {
-            return will.map_or(Detached::EndsSilently, Detached::Ends);
+            return Detached::Ends { will };
         };
         state.expires_at = Some(expires_at);
         // [MQTT-3.1.3-9]: at the end of the session at the latest.
