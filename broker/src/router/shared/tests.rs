@@ -477,11 +477,16 @@ fn round_robin_is_exact_under_many_threads() {
 
 /// What stands for a group in the router.
 #[derive(Clone)]
-struct Routed(Arc<Group<Arc<Worker>>>);
+struct Routed {
+    group: Arc<Group<Arc<Worker>>>,
+    share: Share,
+}
+
+type Share = (ShareName, TopicFilter);
 
 impl Member for Routed {
     fn client(&self) -> u64 {
-        self.0.key()
+        self.group.key()
     }
 
     fn subscription(&self) -> SubscriptionId {
@@ -497,7 +502,7 @@ impl Member for Routed {
     }
 }
 
-fn share(name: &str, filter: &str) -> (ShareName, TopicFilter) {
+fn share(name: &str, filter: &str) -> Share {
     let limits = &TopicLimits::STANDARD;
     (ShareName::parse(name, limits).unwrap(), TopicFilter::parse(filter, limits).unwrap())
 }
@@ -510,11 +515,14 @@ struct Tables {
 }
 
 impl Tables {
-    fn join(&self, (name, filter): &(ShareName, TopicFilter), worker: &Arc<Worker>) -> bool {
+    fn join(&self, share: &Share, worker: &Arc<Worker>) -> bool {
+        let (name, filter) = share;
         let mut is_first = false;
         let joined = self.groups.join(name, filter, Arc::clone(worker), |group| {
             is_first = true;
-            let replaced = self.router.subscribe(filter, Routed(Arc::clone(group)));
+            std::thread::yield_now(); // others may try to come in between
+            let routed = Routed { group: Arc::clone(group), share: share.clone() };
+            let replaced = self.router.subscribe(filter, routed);
             assert!(replaced.is_none(), "the group was routed already");
         });
         assert!(!is_first || joined.replaced.is_none());
@@ -522,15 +530,16 @@ impl Tables {
     }
 
     /// Whether the group is no more. `None`: there was no such member.
-    fn leave(&self, (name, filter): &(ShareName, TopicFilter), worker: &Worker) -> Option<bool> {
+    fn leave(&self, (name, filter): &Share, worker: &Worker) -> Option<bool> {
         let mut is_last = false;
         let (client, subscription) = worker.key;
         let removed = self.groups.leave(name, filter, client, SubscriptionId(subscription), |group| {
             is_last = true;
             assert!(group.is_empty());
+            std::thread::yield_now(); // others may try to come in between
             let removed = self.router.unsubscribe(filter, group.key(), SubscriptionId(0));
             assert!(
-                removed.is_some_and(|removed| Arc::ptr_eq(&removed.0, group)),
+                removed.is_some_and(|removed| Arc::ptr_eq(&removed.group, group)),
                 "the group was not routed"
             );
         });
@@ -541,9 +550,23 @@ impl Tables {
     fn found(&self, topic: &str) -> Vec<usize> {
         let topic = Topic::parse(topic, &TopicLimits::STANDARD).unwrap();
         let matched = self.router.matching(&topic);
-        let mut found: Vec<usize> = matched.targets().iter().map(|target| target.member.0.len()).collect();
+        let mut found: Vec<usize> =
+            matched.targets().iter().map(|target| target.member.group.len()).collect();
         found.sort_unstable();
         found
+    }
+
+    /// What a member of `share` can rely on, whose topic is `topic`.
+    fn check_from_within(&self, share: &Share, topic: &Topic) {
+        let group = self.groups.get(&share.0, &share.1).expect("the group of a member is in the table");
+        let matched = self.router.matching(topic);
+        let ours: Vec<_> = matched.targets().iter().filter(|target| target.member.share == *share).collect();
+        assert!(
+            ours.iter().any(|target| Arc::ptr_eq(&target.member.group, &group)),
+            "a live group is not found"
+        );
+        assert_eq!(ours.len(), 1, "a dead group is found beside the live one");
+        assert!(ALL.iter().all(|&strategy| group.pick(strategy, &[]).is_some()));
     }
 }
 
@@ -575,8 +598,8 @@ fn a_group_is_one_entry_from_its_first_member_to_its_last() {
     assert_eq!((tables.groups.members(), tables.router.subscriptions()), (0, 0));
 }
 
-/// Few groups and much coming and going, so that groups begin and end all the time. Whoever is in a group finds it
-/// by its topic and finds somebody in it, whatever the others do.
+/// Few groups and much coming and going, so that groups begin and end all the time. Whoever is in a group finds by
+/// its topic this group, none of those of the same name before it, and somebody in it, whatever the others do.
 #[test]
 fn a_live_group_is_always_routed_and_a_dead_one_never() {
     const THREADS: u64 = 4;
@@ -592,11 +615,7 @@ fn a_live_group_is_always_routed_and_a_dead_one_never() {
                     let at = below(shares.len());
                     let worker = worker(client, round % 2);
                     tables.join(&shares[at], &worker);
-                    let matched = tables.router.matching(&topic_of(at));
-                    let group = tables.groups.get(&shares[at].0, &shares[at].1).unwrap();
-                    let routed = matched.targets().iter().any(|target| Arc::ptr_eq(&target.member.0, &group));
-                    assert!(routed, "a live group is not found");
-                    assert!(ALL.iter().all(|&strategy| group.pick(strategy, &[]).is_some()));
+                    tables.check_from_within(&shares[at], &topic_of(at));
                     std::thread::yield_now();
                     assert!(tables.leave(&shares[at], &worker).is_some());
                 }
