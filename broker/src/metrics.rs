@@ -68,6 +68,12 @@ pub struct Metrics {
     pub retained_bytes: Gauge,
     /// Subscriptions of all clients.
     pub subscriptions: Gauge,
+    /// Members of shared subscriptions.
+    pub shared_subscriptions: Gauge,
+    /// Sessions that outlive their connections.
+    pub sessions: Gauge,
+    /// Sessions whose time was over.
+    pub sessions_expired: Counter,
     /// permessage-deflate.
     pub deflate: DeflateMetrics,
 }
@@ -363,6 +369,9 @@ impl Metrics {
             retained_messages: Gauge::default(),
             retained_bytes: Gauge::default(),
             subscriptions: Gauge::default(),
+            shared_subscriptions: Gauge::default(),
+            sessions: Gauge::default(),
+            sessions_expired: Counter::default(),
             deflate: DeflateMetrics::default(),
         })
     }
@@ -420,6 +429,9 @@ impl Collector for Page {
         gauge(&mut encoder, "retained_messages", "Retained messages", metrics.retained_messages.value())?;
         gauge(&mut encoder, "retained_bytes", "Bytes of retained messages", metrics.retained_bytes.value())?;
         gauge(&mut encoder, "subscriptions", "Subscriptions of all clients", metrics.subscriptions.value())?;
+        gauge(&mut encoder, "shared_subscriptions", "Members of shared subscriptions", metrics.shared_subscriptions.value())?;
+        gauge(&mut encoder, "sessions", "Sessions that outlive their connections", metrics.sessions.value())?;
+        counter(&mut encoder, "sessions_expired", "Sessions whose time was over", metrics.sessions_expired.value())?;
         deflate(&metrics.deflate, &mut encoder)?;
         let uptime = self.now.saturating_duration_since(metrics.started).as_secs();
         gauge(&mut encoder, "uptime_seconds", "Time since the start", uptime)?;

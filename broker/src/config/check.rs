@@ -16,6 +16,7 @@ pub(super) struct Finding {
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
+const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Everything that is wrong.
@@ -189,6 +190,10 @@ fn queue(config: &Config, findings: &mut Findings) {
             "conflate would lose acknowledged messages; allowed are drop_oldest, drop_newest and disconnect";
         findings.wrong(&["queue.overflow_qos1"], message);
     }
+    if !matches!(queue.overflow_offline, Overflow::DropOldest | Overflow::DropNewest) {
+        let message = "nobody is there to disconnect or to conflate for; allowed are drop_oldest and drop_newest";
+        findings.wrong(&["queue.overflow_offline"], message);
+    }
     findings.time("queue.publish_wait", queue.publish_wait, Duration::ZERO, 60 * SECOND);
     findings.time("queue.slow_after", queue.slow_after, Duration::ZERO, 10 * SECOND);
     findings.time("queue.stall_timeout", queue.stall_timeout, SECOND / 10, DAY);
@@ -209,17 +214,22 @@ fn queue(config: &Config, findings: &mut Findings) {
 fn mqtt(config: &Config, findings: &mut Findings) {
     let mqtt = &config.mqtt;
     findings.list("mqtt.versions", &mqtt.versions);
-    if mqtt.max_qos == 2 {
-        findings.wrong(&["mqtt.max_qos"], "QoS 2 is not built yet; allowed is 0 to 1");
-    } else {
-        findings.range("mqtt.max_qos", mqtt.max_qos, 0, 1);
-    }
+    findings.range("mqtt.max_qos", mqtt.max_qos, 0, 2);
     // MQTT 5 §3.1.2.11.3: 0 is a protocol error.
     findings.range("mqtt.receive_maximum", mqtt.receive_maximum, 1, u16::MAX);
     findings.range("mqtt.max_inflight", mqtt.max_inflight, 1, u16::MAX);
     findings.range("mqtt.max_topic_levels", mqtt.max_topic_levels, 1, 65_536);
     findings.size("mqtt.max_topic_bytes", mqtt.max_topic_bytes, 1, 65_535);
     findings.range("mqtt.max_subscriptions", mqtt.max_subscriptions, 1, 10_000_000);
+    findings.range("mqtt.max_user_properties", mqtt.max_user_properties, 1, 100_000);
+    findings.range("mqtt.max_client_id_bytes", mqtt.max_client_id_bytes, 23, 65_535);
+    findings.range("mqtt.max_sessions", mqtt.max_sessions, 1, 100_000_000);
+    // 0xFFFFFFFF seconds, some 136 years, is the standard's word for never.
+    findings.time("mqtt.session_expiry_max", mqtt.session_expiry_max, Duration::ZERO, SESSION_EXPIRY_MAX);
+    findings.time("mqtt.session_expiry_default", mqtt.session_expiry_default, Duration::ZERO, mqtt.session_expiry_max);
+    if mqtt.response_information.contains(['+', '#', '\0']) {
+        findings.wrong(&["mqtt.response_information"], "a prefix of topics has no wildcards");
+    }
     // Keep Alive has 16 bits (MQTT 5 §3.1.2.10).
     findings.time("mqtt.keepalive_max", mqtt.keepalive_max, SECOND, 65_535 * SECOND);
     if mqtt.keepalive_max.subsec_nanos() != 0 {

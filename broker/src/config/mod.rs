@@ -106,6 +106,7 @@ pub struct Queue {
     pub max_bytes: ByteSize,
     pub overflow_qos0: Overflow,
     pub overflow_qos1: Overflow,
+    pub overflow_offline: Overflow,
     #[serde(with = "units::duration")]
     pub publish_wait: Duration,
     #[serde(with = "units::duration")]
@@ -130,9 +131,19 @@ pub struct Mqtt {
     pub max_topic_levels: usize,
     pub max_topic_bytes: ByteSize,
     pub max_subscriptions: usize,
+    pub max_user_properties: usize,
+    pub max_client_id_bytes: usize,
+    pub max_sessions: usize,
+    #[serde(with = "units::duration")]
+    pub session_expiry_default: Duration,
+    #[serde(with = "units::duration")]
+    pub session_expiry_max: Duration,
     #[serde(with = "units::duration")]
     pub keepalive_max: Duration,
     pub keepalive_multiplier: f64,
+    pub pong_counts_as_alive: bool,
+    pub shared_strategy: SharedStrategy,
+    pub response_information: String,
     pub retain: bool,
     pub retained_max_messages: usize,
     pub retained_max_bytes: ByteSize,
@@ -244,6 +255,15 @@ words! {
         DropNewest = "drop_newest": "The new one goes.",
         Conflate = "conflate": "Only the latest of each topic stays.",
         Disconnect = "disconnect": "The client is disconnected.",
+    }
+}
+words! {
+    /// Who of a group gets a message.
+    SharedStrategy {
+        RoundRobin = "round_robin": "Each in turn.",
+        Random = "random": "Anybody.",
+        Sticky = "sticky": "The same, while it is there.",
+        LeastPending = "least_pending": "The one with the least to do.",
     }
 }
 words! {
