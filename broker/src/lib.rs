@@ -14,6 +14,7 @@ pub mod connection;
 pub mod logging;
 pub mod metrics;
 pub mod outbox;
+pub mod password;
 pub mod registry;
 pub mod retained;
 pub mod router;
