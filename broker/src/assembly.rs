@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminState, Health, Phase};
+use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
 use crate::broker::{Broker, Rules};
 use crate::config::{self, Config};
@@ -56,6 +57,9 @@ pub enum StartError {
     /// A pattern in `websocket.origins`.
     #[error("websocket.origins: {0}")]
     Origin(#[from] OriginError),
+    /// The file of users, when it has changed since it was checked.
+    #[error("auth.scram_file: {0}")]
+    Users(#[from] UsersError),
 }
 
 /// How often expired and stale things are looked for.
@@ -65,7 +69,7 @@ impl Running {
     /// Binds every port and serves. Must be called within a tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Metrics::new(tokio::time::Instant::now().into_std());
-        let broker = Arc::new(broker(config, &metrics));
+        let broker = Arc::new(broker(config, authenticator(config)?, &metrics));
         let health = Health::default();
         let (end, ended) = watch::channel(());
         let admin = match config.admin.bind {
@@ -160,7 +164,19 @@ async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
     }
 }
 
-fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
+fn authenticator(config: &Config) -> Result<Authenticator, UsersError> {
+    let authenticator = Authenticator::new(match config.auth.anonymous {
+        config::Anonymous::Never => Anonymous::Never,
+        config::Anonymous::Loopback => Anonymous::Loopback,
+        config::Anonymous::Always => Anonymous::Always,
+    });
+    Ok(match &config.auth.scram_file {
+        Some(file) => authenticator.with_scram(Scram::new(Users::load(file)?)),
+        None => authenticator,
+    })
+}
+
+fn broker(config: &Config, authenticator: Authenticator, metrics: &Arc<Metrics>) -> Broker {
     let shared = Shared {
         limits: Limits {
             messages_max: config.queue.max_messages,
@@ -190,12 +206,7 @@ fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
         messages_max: config.mqtt.retained_max_messages,
         bytes_max: config.mqtt.retained_max_bytes.bytes(),
     });
-    let anonymous = match config.auth.anonymous {
-        config::Anonymous::Never => Anonymous::Never,
-        config::Anonymous::Loopback => Anonymous::Loopback,
-        config::Anonymous::Always => Anonymous::Always,
-    };
-    Broker::new(rules, Authenticator::new(anonymous), retained, Arc::new(shared), Arc::clone(metrics))
+    Broker::new(rules, authenticator, retained, Arc::new(shared), Arc::clone(metrics))
 }
 
 fn listener(config: &Config, listener: &config::Listener) -> ListenerSettings {

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod metrics;
 pub mod outbox;
+pub mod password;
 pub mod registry;
 pub mod retained;
 pub mod router;

@@ -1,7 +1,9 @@
 //! The operator's file: defaults without drift, errors that say where, overrides, and every rule.
 #![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use tidegate::config::{BUILT_IN, Config, ConfigError, Place, report};
 
@@ -288,6 +290,90 @@ fn an_open_address_is_allowed_when_everybody_may_come() {
     let config = load(open, &[]).unwrap();
     assert!(report::hints(&config).iter().any(|hint| hint.contains("lets everybody in")));
     assert_eq!(report::hints(&built_in()), Vec::<String>::new());
+}
+
+/// A line of `tidegate scram user`, password "pencil".
+const USER: &str = "user:SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+/// A file of users, closed to others, and the `[auth]` that names it.
+fn users(text: &str) -> (tempfile::TempDir, PathBuf, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.scram");
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let settings = format!("[auth]\nscram_file = {:?}\n", file.to_str().unwrap());
+    (folder, file, settings)
+}
+
+fn check_hints(settings: &str, expected: &[&str]) {
+    let hints = report::hints(&load(settings, &[]).unwrap());
+    assert_eq!(hints.len(), expected.len(), "{settings}\n{hints:?}");
+    for (hint, part) in hints.iter().zip(expected) {
+        assert!(hint.contains(part), "{part:?} is missing for {settings:?} in:\n{hint}");
+    }
+}
+
+#[test]
+fn the_file_of_users_is_read_when_the_settings_are() {
+    assert_eq!(built_in().auth.scram_file, None);
+    let (_folder, file, settings) = users(&format!("# users\n{USER}\n"));
+    let config = load(&settings, &[]).unwrap();
+    assert_eq!(config.auth.scram_file.as_deref(), Some(&*file));
+    assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap(), config);
+    let from_variable = load("", &[("TIDEGATE__AUTH__SCRAM_FILE", file.to_str().unwrap())]).unwrap();
+    assert_eq!(from_variable.auth, config.auth);
+    assert_eq!(load(&settings, &[("TIDEGATE__AUTH__SCRAM_FILE", "")]).unwrap().auth.scram_file, None);
+}
+
+#[test]
+fn a_wrong_line_among_the_users_is_told_with_its_file_and_number() {
+    for (text, part) in [
+        ("user:pencil".to_owned(), "users.scram:1: a line is name:SCRAM-SHA-256$"),
+        (format!("{USER}\n\n{USER}"), "users.scram:3: line 1 is about the same user"),
+        (USER.replace("4096", "1000"), "users.scram:1: the iterations must be 4096 to 1000000"),
+    ] {
+        let (_folder, _, settings) = users(&text);
+        check_refused(&settings, &["my.toml:2:14: `auth.scram_file`: ", part]);
+        let (code, out, err) = run_check(&settings, false);
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(err.contains(part) && !err.contains("pencil"), "{err}");
+    }
+    check_refused(
+        "[auth]\nscram_file = \"/nowhere/users\"",
+        &["my.toml:2:14: `auth.scram_file`: cannot read /nowhere/users: "],
+    );
+    check_variable_refused("TIDEGATE__AUTH__SCRAM_FILE", "/nowhere/users", "cannot read /nowhere/users: ");
+    check_refused("[auth]\nscram_file = 1", &["my.toml:2:14: `auth.scram_file`", "a string"]);
+}
+
+#[test]
+fn an_open_address_is_allowed_when_its_clients_can_log_in() {
+    let (_folder, _, settings) = users(USER);
+    let open = format!(
+        "[[listener]]\nbind = \"0.0.0.0:80\"\nmax_connections_per_ip = 9\naccept_rate = 9\n{settings}"
+    );
+    check_hints(&open, &["has no TLS, so what clients say can be read on the way"]);
+    for rest in ["protocols = [\"raw\"]\n", "[mqtt]\nversions = [\"3.1.1\"]\n"] {
+        let text = format!("[[listener]]\nbind = \"0.0.0.0:80\"\n{rest}{settings}");
+        check_refused(&text, &["my.toml:2:8: `listener[0].bind`", "no authenticator for what it speaks"]);
+    }
+}
+
+#[test]
+fn a_file_of_users_that_helps_nobody_or_everybody_is_hinted_at() {
+    let (_folder, file, settings) = users(USER);
+    check_hints(&settings, &[]);
+    check_hints(&format!("{settings}anonymous = \"never\"\n"), &[]);
+    check_hints("[auth]\nanonymous = \"never\"\n", &["there is no authenticator: no client can connect"]);
+    check_hints(
+        &format!("{settings}anonymous = \"never\"\n[mqtt]\nversions = [\"3.1\"]\n"),
+        &["there is no authenticator: no client can connect", "no listener speaks MQTT 5"],
+    );
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    check_hints(&settings, &["users.scram is open to every user of this machine; try chmod 600"]);
+    let (_folder, _, settings) = users("# nobody\n");
+    check_hints(&settings, &["users.scram names no user"]);
 }
 
 #[test]

@@ -96,14 +96,14 @@ impl Authenticator {
         self.anonymous == Anonymous::Loopback && peer.is_local()
     }
 
-    /// Lets a client in or not. Credentials are taken as anonymous, since nothing can check them yet; one line in
-    /// the log says so.
+    /// Lets a client in or not. A user name and password are taken as anonymous, since nothing checks them;
+    /// one line in the log says so.
     pub fn admit(&self, credentials: Option<&Credentials>, peer: &Peer) -> Result<(), Refusal> {
         if !self.allows_anonymous(peer) {
             return Err(if credentials.is_some() { Refusal::BadCredentials } else { Refusal::NotAuthorized });
         }
         if credentials.is_some() && !self.has_told.swap(true, Ordering::Relaxed) {
-            info!("clients send credentials; no authenticator is configured, so they are anonymous");
+            info!("clients send passwords, which nothing checks, so they are anonymous");
         }
         Ok(())
     }

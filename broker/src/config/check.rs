@@ -1,9 +1,11 @@
-//! What the types cannot say: ranges, and keys that must go together. Knows no file; names keys by their path.
+//! What the types cannot say: ranges, keys that must go together, and files that must be sound. Names keys by their
+//! path; where they stand is for others.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Anonymous, ByteSize, Config, MemoryBudget, Overflow};
+use crate::auth::scram::Users;
 use crate::logging;
 
 /// Something wrong, and the keys that it is about, the most likely culprit first.
@@ -111,14 +113,19 @@ fn listeners(config: &Config, findings: &mut Findings) {
         if let Some(rate) = listener.accept_rate {
             findings.range(&key("accept_rate"), rate, 1, 1_000_000);
         }
-        if !listener.is_loopback() && config.auth.anonymous != Anonymous::Always {
+        if !listener.is_loopback()
+            && config.auth.anonymous != Anonymous::Always
+            && !config.has_login(listener)
+        {
             let message = format!(
-                "{} is open to other machines, there is no authenticator, and auth.anonymous is \"{}\", so nobody \
-                 from outside could log in; bind to 127.0.0.1, or set auth.anonymous = \"always\" to let everybody in",
+                "{} is open to other machines, there is no authenticator for what it speaks, and auth.anonymous is \
+                 \"{}\", so nobody from outside could log in; bind to 127.0.0.1, name a file of users in \
+                 auth.scram_file, which MQTT 5 clients log in with, or set auth.anonymous = \"always\" to let \
+                 everybody in",
                 listener.bind,
                 config.auth.anonymous.word()
             );
-            findings.wrong(&[&key("bind"), "auth.anonymous"], message);
+            findings.wrong(&[&key("bind"), "auth.anonymous", "auth.scram_file"], message);
         }
     }
 }
@@ -264,6 +271,10 @@ fn stomp_and_raw(config: &Config, findings: &mut Findings) {
 }
 
 fn others(config: &Config, findings: &mut Findings) {
+    // SEC-21: a malformed line stops the start.
+    if let Some(Err(error)) = config.auth.scram_file.as_deref().map(Users::load) {
+        findings.wrong(&["auth.scram_file"], error.to_string());
+    }
     if let Err(message) = logging::parse_level(&config.log.level) {
         findings.wrong(&["log.level"], message);
     }

@@ -10,6 +10,7 @@ pub mod report;
 pub mod units;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -191,6 +192,9 @@ pub struct Raw {
 #[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
 pub struct Auth {
     pub anonymous: Anonymous,
+    /// Relative to the working directory.
+    #[serde(with = "units::optional_path")]
+    pub scram_file: Option<PathBuf>,
 }
 
 /// `[admin]`.
@@ -325,6 +329,14 @@ impl Config {
     #[must_use]
     pub fn queue_total_bytes(&self) -> usize {
         self.queue.total_bytes.bytes(memory_bytes())
+    }
+
+    /// Whether a client of this listener can prove who it is. So far only MQTT 5 has a way.
+    #[must_use]
+    pub fn has_login(&self, listener: &Listener) -> bool {
+        self.auth.scram_file.is_some()
+            && listener.protocols.contains(&Protocol::Mqtt)
+            && self.mqtt.versions.contains(&MqttVersion::V5)
     }
 
     /// Every effective value as TOML that parses to the same configuration.
