@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, AdminState, Health, Phase};
 use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
-use crate::broker::{Broker, Rules};
+use crate::broker::{Batch, Broker, Rules};
 use crate::config::{self, Config};
 use crate::connection;
 use crate::metrics::Metrics;
@@ -26,6 +26,7 @@ use crate::outbox::Shared;
 use crate::outbox::queue::Limits;
 use crate::outbox::writer::WriteLimits;
 use crate::retained::{Retained, RetainedLimits};
+use crate::router::shared::Strategy;
 use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
 
 /// A broker that serves.
@@ -37,7 +38,7 @@ pub struct Running {
     timeout: Duration,
     /// Dropped: the admin listener and the housekeeping end.
     end: watch::Sender<()>,
-    housekeeping: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// Why a broker does not start.
@@ -61,6 +62,9 @@ pub enum StartError {
     #[error("auth.scram_file: {0}")]
     Users(#[from] UsersError),
 }
+
+/// While nothing is due: tokio's timer reaches no further than some two years.
+const FAR: Duration = Duration::from_secs(86_400);
 
 /// How often expired and stale things are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -86,7 +90,10 @@ impl Running {
             readiness_grace: config.shutdown.readiness_grace,
             timeout: config.shutdown.timeout,
             end,
-            housekeeping: tokio::spawn(housekeep(broker, ended)),
+            tasks: [
+                tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())),
+                tokio::spawn(keep_deadlines(broker, ended)),
+            ],
         })
     }
 
@@ -117,7 +124,9 @@ impl Running {
         self.health.set(Phase::Draining);
         let left = self.server.stop(self.timeout).await;
         drop(self.end);
-        self.housekeeping.abort();
+        for task in self.tasks {
+            task.abort();
+        }
         left
     }
 }
@@ -151,6 +160,27 @@ async fn serve_admin(
         }
     });
     Ok(address)
+}
+
+/// Wills with a delay and the ends of sessions.
+async fn keep_deadlines(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
+    let mut batch = Batch::default();
+    loop {
+        let next = broker.deadlines().next().map(tokio::time::Instant::from_std);
+        let far = tokio::time::Instant::now() + FAR;
+        // All arms are cancel safe.
+        tokio::select! {
+            () = tokio::time::sleep_until(next.unwrap_or(far)) => {}
+            () = broker.deadlines().earlier() => continue,
+            _ = ended.changed() => return,
+        }
+        let now = connection::clock();
+        while broker.handle_deadlines(now, &mut batch) {
+            batch.flush(now.instant);
+            tokio::task::yield_now().await;
+        }
+        batch.flush(now.instant);
+    }
 }
 
 async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
@@ -195,12 +225,20 @@ fn broker(config: &Config, authenticator: Authenticator, metrics: &Arc<Metrics>)
     };
     let rules = Rules {
         qos_max: qos_max(config),
-        // Sessions hold their own protocol's limit; this is the larger of them.
-        subscriptions_max: config.mqtt.max_subscriptions.max(config.raw.max_topics),
         overflow_qos0: config.queue.overflow_qos0.into(),
         overflow_qos1: config.queue.overflow_qos1.into(),
+        overflow_offline: config.queue.overflow_offline.into(),
         retain: config.mqtt.retain,
         retained_batch: config.mqtt.retained_batch,
+        session_expiry_default: config.mqtt.session_expiry_default,
+        session_expiry_max: config.mqtt.session_expiry_max,
+        sessions_max: config.mqtt.max_sessions,
+        shared_strategy: match config.mqtt.shared_strategy {
+            config::SharedStrategy::RoundRobin => Strategy::RoundRobin,
+            config::SharedStrategy::Random => Strategy::Random,
+            config::SharedStrategy::Sticky => Strategy::Sticky,
+            config::SharedStrategy::LeastPending => Strategy::LeastPending,
+        },
     };
     let retained = Retained::new(RetainedLimits {
         messages_max: config.mqtt.retained_max_messages,
@@ -299,7 +337,8 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         keepalive_multiplier: config.mqtt.keepalive_multiplier,
         connect_timeout: config.mqtt.connect_timeout,
         subscriptions_max: config.mqtt.max_subscriptions,
-        ..mqtt::Settings::default()
+        user_properties_max: config.mqtt.max_user_properties,
+        client_id_bytes_max: config.mqtt.max_client_id_bytes,
     }
 }
 
@@ -336,7 +375,7 @@ fn topic_limits(config: &Config) -> TopicLimits {
 }
 
 fn qos_max(config: &Config) -> QoS {
-    QoS::from_u8(config.mqtt.max_qos).unwrap_or(QoS::AtLeastOnce)
+    QoS::from_u8(config.mqtt.max_qos).unwrap_or(QoS::ExactlyOnce)
 }
 
 fn level(version: config::MqttVersion) -> u8 {

@@ -24,8 +24,9 @@ use tidegate_protocol::session::{
 };
 
 use crate::auth::{Authenticator, Peer};
-use crate::client::{Client, Standing};
+use crate::client::Client;
 use crate::deadlines::Deadlines;
+use crate::holdings::Unfinished;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Shared};
 use crate::registry::Registry;
@@ -228,7 +229,7 @@ impl Broker {
     /// A delivery of a session that another connection has taken up is not sent any more: the other one sends it,
     /// perhaps under another identifier, and QoS 2 would arrive twice.
     fn assign(&self, client: &mut Client, tag: Tag, packet_id: u16) {
-        let assign = |unfinished: &mut crate::holdings::Unfinished| unfinished.in_flight.assign(tag, packet_id);
+        let assign = |unfinished: &mut Unfinished| unfinished.in_flight.assign(tag, packet_id);
         client.is_replaced |= client.with(|holdings| holdings.change_if_any(assign)).is_none();
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{self, InFlightState, Tag};
 
 use crate::subscription::Entry;
@@ -80,11 +81,14 @@ impl InFlight {
 
     /// Takes out what was never sent: it goes back to the queue.
     pub fn take_unsent(&mut self) -> Vec<Entry> {
-        let (unsent, kept): (Vec<_>, VecDeque<_>) = std::mem::take(&mut self.unsettled)
-            .into_iter()
-            .partition(|unsettled| matches!(unsettled.stage, Stage::Handed(_)));
-        self.unsettled = kept;
-        unsent.into_iter().filter_map(|unsettled| unsettled.stage.into_entry()).collect()
+        let mut unsent = Vec::new();
+        for unsettled in std::mem::take(&mut self.unsettled) {
+            match unsettled.stage {
+                Stage::Handed(entry) => unsent.push(entry),
+                Stage::Sent(..) | Stage::Received(_) => self.unsettled.push_back(unsettled),
+            }
+        }
+        unsent
     }
 
     /// Takes out all that others of its group may get instead (MQTT 5 §4.8.2): what is at QoS 2 and was sent belongs
@@ -92,7 +96,7 @@ impl InFlight {
     pub fn into_redeliverable(self) -> impl Iterator<Item = Entry> {
         self.unsettled.into_iter().filter_map(|unsettled| match unsettled.stage {
             Stage::Handed(entry) => Some(entry),
-            Stage::Sent(_, entry) => (entry.qos < tidegate_protocol::publication::QoS::ExactlyOnce).then_some(entry),
+            Stage::Sent(_, entry) => (entry.qos < QoS::ExactlyOnce).then_some(entry),
             Stage::Received(_) => None,
         })
     }
@@ -126,11 +130,3 @@ impl InFlight {
     }
 }
 
-impl Stage {
-    fn into_entry(self) -> Option<Entry> {
-        match self {
-            Self::Handed(entry) | Self::Sent(_, entry) => Some(entry),
-            Self::Received(_) => None,
-        }
-    }
-}

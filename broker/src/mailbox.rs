@@ -13,7 +13,7 @@
 //! task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -34,9 +34,19 @@ pub struct Mailbox {
     /// `queue.overflow_offline`.
     overflow: Overflow,
     shared: Arc<Shared>,
-    /// Looked at by the owner on every turn, so outside of the lock.
-    has_backlog: AtomicBool,
+    /// What others ask for on every turn, or while they hold a lock that comes after the mailbox's.
+    glance: Glance,
     state: Mutex<State>,
+}
+
+/// The state as it was when the lock was last let go.
+#[derive(Debug, Default)]
+struct Glance {
+    is_online: AtomicBool,
+    /// Messages in the backlog.
+    waiting: AtomicUsize,
+    /// Messages in the outbox, and those that wait for their acknowledgement.
+    in_hand: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +127,7 @@ pub struct Due {
 impl Mailbox {
     /// A session without a client. `key` is unique among all clients that the tables know.
     pub fn new(key: u64, name: Arc<str>, overflow: Overflow, shared: Arc<Shared>) -> Arc<Self> {
-        let (has_backlog, state) = (AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { key, name, overflow, shared, has_backlog, state })
+        Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::default() })
     }
 
     /// The session as the tables know it.
@@ -133,7 +142,7 @@ impl Mailbox {
 
     /// Whether a connection speaks for it.
     pub fn is_online(&self) -> bool {
-        self.state.lock().outbox.is_some()
+        self.glance.is_online.load(Ordering::Relaxed)
     }
 
     /// Whether it is over.
@@ -143,9 +152,8 @@ impl Mailbox {
 
     /// Deliveries that wait for the client or for its acknowledgement.
     pub fn pending(&self) -> usize {
-        let state = self.state.lock();
-        let queued = state.outbox.as_ref().map_or(0, |outbox| outbox.pending());
-        state.backlog.len() + queued
+        let Glance { waiting, in_hand, .. } = &self.glance;
+        waiting.load(Ordering::Relaxed) + in_hand.load(Ordering::Relaxed)
     }
 
     /// Messages and bytes that wait.
@@ -182,6 +190,7 @@ impl Mailbox {
         if state.lost > 0 {
             outbox.note_lost(std::mem::take(&mut state.lost));
         }
+        self.note(&state);
         let unfinished = state.holdings.unfinished();
         Attached {
             in_flight: unfinished.map(|unfinished| unfinished.in_flight.to_resume()).unwrap_or_default(),
@@ -217,7 +226,7 @@ impl Mailbox {
 
     /// Whether [`Mailbox::feed`] has work.
     pub fn has_backlog(&self) -> bool {
-        self.has_backlog.load(Ordering::Relaxed)
+        self.glance.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Moves what waits into the outbox while that is below half of its mark.
@@ -229,7 +238,7 @@ impl Mailbox {
         let before = state.backlog.len();
         let moved = outbox.feed(&mut state.backlog, now);
         self.left(before - state.backlog.len() - moved);
-        self.has_backlog.store(!state.backlog.is_empty(), Ordering::Relaxed);
+        self.note(&state);
     }
 
     /// Takes deliveries for the session and remembers those that it has to settle, in one step: what is taken is
@@ -249,6 +258,7 @@ impl Mailbox {
         outbox.take_for_session(into, count, wants, now);
         let first = state.holdings.next_tags(into.len());
         state.holdings.hand_over(first, into.iter(), |entry| entry.qos > QoS::AtMostOnce);
+        self.note(&state);
         Some(first)
     }
 
@@ -275,6 +285,9 @@ impl Mailbox {
             (Pushed::Full | Pushed::Closed, Some(entry)) => self.keep_behind(&mut state, &outbox, entry, now),
             (pushed, _) => pushed,
         };
+        if is_acked {
+            self.note(&state);
+        }
         (pushed, must_flush.then_some(outbox))
     }
 
@@ -295,6 +308,7 @@ impl Mailbox {
         let waiting = state.backlog.take_where(of);
         self.left(waiting.len());
         entries.extend(waiting);
+        self.note(&state);
         entries
     }
 
@@ -332,7 +346,7 @@ impl Mailbox {
         let subscriptions = state.holdings.take_subscriptions();
         let backlog = state.backlog.take_where(|_| true);
         self.left(backlog.len());
-        self.has_backlog.store(false, Ordering::Relaxed);
+        self.note(&state);
         let in_flight = state.holdings.change_if_any(std::mem::take).unwrap_or_default().in_flight;
         let entries = in_flight.into_redeliverable().chain(backlog).collect();
         let deadline = state.deadline();
@@ -349,11 +363,13 @@ impl Mailbox {
         let unsent = unsent.unwrap_or_default();
         self.shared.entered(isize::try_from(unsent.len()).unwrap_or(isize::MAX));
         let queued = outbox.take_acked();
-        let waiting = std::mem::take(&mut state.backlog);
-        for entry in unsent.into_iter().chain(queued).chain(waiting) {
-            state.backlog.push_back(entry);
+        if !(unsent.is_empty() && queued.is_empty()) {
+            let waiting = state.backlog.take_where(|_| true);
+            for entry in unsent.into_iter().chain(queued).chain(waiting) {
+                state.backlog.push_back(entry);
+            }
         }
-        self.has_backlog.store(!state.backlog.is_empty(), Ordering::Relaxed);
+        self.note(state);
     }
 
     /// Behind what waits already, while a connection is there.
@@ -392,8 +408,15 @@ impl Mailbox {
             dropped += 1;
         }
         state.backlog.push_back(entry);
-        self.has_backlog.store(true, Ordering::Relaxed);
+        self.note(state);
         if dropped == 0 { Pushed::Queued } else { Pushed::Made(DropReason::Oldest, dropped) }
+    }
+
+    fn note(&self, state: &State) {
+        let Glance { is_online, waiting, in_hand } = &self.glance;
+        is_online.store(state.outbox.is_some(), Ordering::Relaxed);
+        waiting.store(state.backlog.len(), Ordering::Relaxed);
+        in_hand.store(state.outbox.as_ref().map_or(0, |outbox| outbox.pending()), Ordering::Relaxed);
     }
 
     fn left(&self, entries: usize) {

@@ -70,11 +70,11 @@ impl Authenticator {
     }
 
     /// Begins an authentication by `method` with the client's first Authentication Data.
-    /// [`Refusal::Unsupported`]: there is no such method here, which MQTT 5 answers with 0x8C [MQTT-4.12.0-1].
+    /// [`Refusal::BadMethod`]: there is no such method here, which MQTT 5 answers with 0x8C [MQTT-4.12.0-1].
     /// Any other refusal, also from [`Exchange::finish`], tells no more than that the proof is not accepted.
     pub fn begin(&self, method: &str, data: &[u8]) -> Result<Step, Refusal> {
         let scram = self.scram.as_ref().filter(|_| method == scram::METHOD);
-        let scram = scram.ok_or(Refusal::Unsupported("the authentication method"))?;
+        let scram = scram.ok_or(Refusal::BadMethod)?;
         let (exchange, challenge) = scram.begin(data)?;
         Ok(Step { exchange, challenge })
     }
@@ -141,7 +141,7 @@ mod tests {
     fn a_method_that_is_not_here_is_unsupported_and_a_bad_message_is_a_bad_credential() {
         let without = Authenticator::new(Anonymous::Never);
         let with = Authenticator::new(Anonymous::Never).with_scram(Scram::new(scram::Users::default()));
-        let unsupported = Refusal::Unsupported("the authentication method");
+        let unsupported = Refusal::BadMethod;
         for (authenticator, method, data, refusal) in [
             (&without, "SCRAM-SHA-256", "n,,n=user,r=abc", Some(&unsupported)),
             (&with, "SCRAM-SHA-1", "n,,n=user,r=abc", Some(&unsupported)),

@@ -8,6 +8,7 @@ use tidegate_protocol::session::{Authenticate, Connect, Connected, Credentials, 
 
 use super::{Batch, Broker, Now};
 use crate::auth::Peer;
+use crate::auth::scram::Exchange;
 use crate::client::{Authenticated, Client, Standing};
 use crate::mailbox::Mailbox;
 use crate::registry::{Arrival, Entered, Registry};
@@ -54,7 +55,9 @@ impl Broker {
                 self.complete(client, exchange, connect, &word.data, now, batch)
             }
             (Standing::Authenticated(mut known), Some(method)) => {
-                let begun = self.authenticator.begin(&method, &word.data).map(|step| {
+                // [MQTT-4.12.1-1]
+                let is_same = Some(()).filter(|()| method == known.method).ok_or(Refusal::BadMethod);
+                let begun = is_same.and_then(|()| self.authenticator.begin(&method, &word.data)).map(|step| {
                     known.exchange = Some(step.exchange);
                     Reply::Challenge(step.challenge)
                 });
@@ -81,7 +84,7 @@ impl Broker {
     fn complete(
         &self,
         client: &mut Client,
-        exchange: crate::auth::scram::Exchange,
+        exchange: Exchange,
         mut connect: Connect,
         data: &[u8],
         now: Now,

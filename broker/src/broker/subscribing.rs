@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{
-    Granted, Overflow, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
+    Copies, Granted, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
 };
 
 use super::{Batch, Broker, Now};
@@ -67,7 +68,7 @@ impl Broker {
         &self,
         target: Target,
         id: SubscriptionId,
-        qos: tidegate_protocol::publication::QoS,
+        qos: QoS,
         subscribe: Subscribe,
     ) -> Arc<Subscription> {
         let terms = Terms {
@@ -96,8 +97,8 @@ impl Broker {
             // It stands for all members: each message goes through it once.
             let id = SubscriptionId(0);
             let terms = Terms {
-                qos: tidegate_protocol::publication::QoS::ExactlyOnce,
-                copies: tidegate_protocol::session::Copies::PerSubscription,
+                qos: QoS::ExactlyOnce,
+                copies: Copies::PerSubscription,
                 ..Terms::default()
             };
             let target = Target::Group(Arc::clone(group));

@@ -170,7 +170,7 @@ impl Connection {
                 self.drain(&mut Lane::Control, now);
             }
             Event::Ping(payload) => self.answer_ping(&payload),
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.session.handle_pong(now.instant),
             Event::Close(close) => self.answer_close(close.as_ref(), now),
         }
     }
