@@ -187,7 +187,10 @@ pub enum PublishRefusal {
 impl From<&Refusal> for PublishRefusal {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::BadCredentials | Refusal::NotAuthorized | Refusal::BadClientId(_) => Self::NotAuthorized,
+            Refusal::BadCredentials
+            | Refusal::NotAuthorized
+            | Refusal::Forbidden(_)
+            | Refusal::BadClientId(_) => Self::NotAuthorized,
             Refusal::BadTopic(_) => Self::BadTopic,
             Refusal::Quota { .. } => Self::Quota,
             Refusal::Overloaded(_) => Self::Overloaded,

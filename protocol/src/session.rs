@@ -459,6 +459,9 @@ pub enum Refusal {
     /// Not you.
     #[error("not authorised")]
     NotAuthorized,
+    /// Nobody may, as the operator has it.
+    #[error("not allowed: {0}")]
+    Forbidden(&'static str),
     /// Not under this name.
     #[error("the client id is not accepted: {0}")]
     BadClientId(&'static str),

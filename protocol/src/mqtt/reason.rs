@@ -114,7 +114,7 @@ impl ReasonCode {
     pub fn of_refusal(refusal: &Refusal, answer: PacketType) -> Self {
         let code = match refusal {
             Refusal::BadCredentials => Self::BAD_USER_NAME_OR_PASSWORD,
-            Refusal::NotAuthorized => Self::NOT_AUTHORIZED,
+            Refusal::NotAuthorized | Refusal::Forbidden(_) => Self::NOT_AUTHORIZED,
             Refusal::BadClientId(_) => Self::CLIENT_IDENTIFIER_NOT_VALID,
             Refusal::BadTopic(_) if matches!(answer, PacketType::SubAck | PacketType::UnsubAck) => {
                 Self::TOPIC_FILTER_INVALID
@@ -250,6 +250,7 @@ mod tests {
         let refusals = [
             Refusal::BadCredentials,
             Refusal::NotAuthorized,
+            Refusal::Forbidden(""),
             Refusal::BadClientId(""),
             Refusal::BadTopic(""),
             Refusal::Quota { name: "x", limit: 1 },
