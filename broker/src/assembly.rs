@@ -3,23 +3,24 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicIsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::subprotocol::{NegotiationOptions, UnknownProtocol};
-use tidegate_protocol::topic::TopicLimits;
+use tidegate_protocol::topic::{TopicError, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::deflate;
 use tidegate_protocol::websocket::origin::{OriginError, OriginPattern};
 use tidegate_protocol::{mqtt, raw, stomp, subprotocol};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, AdminState, Health, Phase};
 use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
 use crate::broker::{Batch, Broker, Rules};
-use crate::config::{self, Config};
+use crate::config::{self, ByteSize, Config};
 use crate::connection;
 use crate::metrics::Metrics;
 use crate::outbox::Shared;
@@ -28,6 +29,8 @@ use crate::outbox::writer::WriteLimits;
 use crate::retained::{Retained, RetainedLimits};
 use crate::router::shared::Strategy;
 use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
+use crate::sys::{Reading, Sys};
+use crate::topic_rules::{RetainRule, TopicRule, TopicRules};
 
 /// A broker that serves.
 pub struct Running {
@@ -38,7 +41,8 @@ pub struct Running {
     timeout: Duration,
     /// Dropped: the admin listener and the housekeeping end.
     end: watch::Sender<()>,
-    tasks: [JoinHandle<()>; 2],
+    /// What runs beside the connections.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Why a broker does not start.
@@ -61,6 +65,9 @@ pub enum StartError {
     /// The file of users, when it has changed since it was checked.
     #[error("auth.scram_file: {0}")]
     Users(#[from] UsersError),
+    /// A filter of a `[[topic]]` rule.
+    #[error("topic.filter: {0}")]
+    Topic(#[from] TopicError),
 }
 
 /// While nothing is due: tokio's timer reaches no further than some two years.
@@ -73,7 +80,7 @@ impl Running {
     /// Binds every port and serves. Must be called within a tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Metrics::new(tokio::time::Instant::now().into_std());
-        let broker = Arc::new(broker(config, authenticator(config)?, &metrics));
+        let broker = Arc::new(broker(config, authenticator(config)?, &metrics)?);
         let health = Health::default();
         let (end, ended) = watch::channel(());
         let admin = match config.admin.bind {
@@ -81,8 +88,15 @@ impl Running {
             None => None,
         };
         let listeners = config.listener.iter().map(|one| listener(config, one)).collect();
+        let mut tasks = Vec::new();
+        if let Some(interval) = config.sys.interval {
+            // Before the first client is there, so that everyone finds all of it retained.
+            tasks.push(tokio::spawn(SysTask::begin(Arc::clone(&broker)).run(interval, ended.clone())));
+        }
         let server = Server::start(listeners, settings(config)?, Arc::clone(&broker))?;
         health.set(Phase::Serving);
+        tasks.push(tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())));
+        tasks.push(tokio::spawn(keep_deadlines(broker, ended)));
         Ok(Self {
             server,
             admin,
@@ -90,10 +104,7 @@ impl Running {
             readiness_grace: config.shutdown.readiness_grace,
             timeout: config.shutdown.timeout,
             end,
-            tasks: [
-                tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())),
-                tokio::spawn(keep_deadlines(broker, ended)),
-            ],
+            tasks,
         })
     }
 
@@ -124,7 +135,7 @@ impl Running {
         self.health.set(Phase::Draining);
         let left = self.server.stop(self.timeout).await;
         drop(self.end);
-        for task in self.tasks {
+        for task in &self.tasks {
             task.abort();
         }
         left
@@ -206,7 +217,51 @@ fn authenticator(config: &Config) -> Result<Authenticator, UsersError> {
     })
 }
 
-fn broker(config: &Config, authenticator: Authenticator, metrics: &Arc<Metrics>) -> Broker {
+/// Publishes the numbers below `$SYS`.
+struct SysTask {
+    broker: Arc<Broker>,
+    sys: Sys,
+    last: Instant,
+}
+
+impl SysTask {
+    /// Publishes all of them for the first time.
+    fn begin(broker: Arc<Broker>) -> Self {
+        let mut task = Self { broker, sys: Sys::default(), last: connection::clock().instant };
+        task.tell();
+        task
+    }
+
+    async fn run(mut self, interval: Duration, mut ended: watch::Receiver<()>) {
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Both arms are cancel safe.
+            tokio::select! {
+                _ = tick.tick() => self.tell(),
+                _ = ended.changed() => return,
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = connection::clock();
+        let elapsed = now.instant.saturating_duration_since(std::mem::replace(&mut self.last, now.instant));
+        self.broker.observe();
+        let reading = Reading::of(self.broker.metrics(), now.instant);
+        let mut batch = Batch::default();
+        for publication in self.sys.publications(&reading, elapsed) {
+            self.broker.publish_own(publication, now, &mut batch);
+        }
+        batch.flush(now.instant);
+    }
+}
+
+fn broker(
+    config: &Config,
+    authenticator: Authenticator,
+    metrics: &Arc<Metrics>,
+) -> Result<Broker, TopicError> {
     let shared = Shared {
         limits: Limits {
             messages_max: config.queue.max_messages,
@@ -244,7 +299,25 @@ fn broker(config: &Config, authenticator: Authenticator, metrics: &Arc<Metrics>)
         messages_max: config.mqtt.retained_max_messages,
         bytes_max: config.mqtt.retained_max_bytes.bytes(),
     });
-    Broker::new(rules, authenticator, retained, Arc::new(shared), Arc::clone(metrics))
+    let topic_rules = topic_rules(config)?;
+    Ok(Broker::new(rules, topic_rules, authenticator, retained, Arc::new(shared), Arc::clone(metrics)))
+}
+
+fn topic_rules(config: &Config) -> Result<TopicRules, TopicError> {
+    let limits = topic_limits(config);
+    let rule = |rule: &config::Topic| {
+        Ok(TopicRule {
+            filter: TopicFilter::parse(&rule.filter, &limits)?,
+            retain: rule.retain.map(|retain| match retain {
+                config::Retain::Allow => RetainRule::Allow,
+                config::Retain::Force => RetainRule::Force,
+                config::Retain::Deny => RetainRule::Deny,
+            }),
+            qos_max: rule.qos_max.and_then(QoS::from_u8),
+            payload_bytes_max: rule.max_payload.map(ByteSize::bytes),
+        })
+    };
+    Ok(TopicRules::new(config.topic.iter().map(rule).collect::<Result<_, _>>()?))
 }
 
 fn listener(config: &Config, listener: &config::Listener) -> ListenerSettings {

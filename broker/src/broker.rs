@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{
-    DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate,
-};
+use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
 
 use crate::auth::{Authenticator, Peer};
 use crate::client::Client;
@@ -34,6 +32,7 @@ use crate::retained::Retained;
 use crate::router::Router;
 use crate::router::shared::{Groups, Strategy};
 use crate::subscription::Subscription;
+use crate::topic_rules::TopicRules;
 
 /// What the operator's file says about requests.
 #[derive(Clone, Debug)]
@@ -63,6 +62,7 @@ pub struct Rules {
 /// The broker's core.
 pub struct Broker {
     rules: Rules,
+    topic_rules: TopicRules,
     authenticator: Authenticator,
     router: Router<Arc<Subscription>>,
     groups: Groups<Arc<Subscription>>,
@@ -105,6 +105,7 @@ impl Broker {
     /// An empty broker.
     pub fn new(
         rules: Rules,
+        topic_rules: TopicRules,
         authenticator: Authenticator,
         retained: Retained,
         shared: Arc<Shared>,
@@ -113,6 +114,7 @@ impl Broker {
         Self {
             registry: Registry::new(rules.sessions_max),
             rules,
+            topic_rules,
             authenticator,
             router: Router::new(),
             groups: Groups::new(),
@@ -181,7 +183,8 @@ impl Broker {
         match request {
             Request::Connect(_) | Request::Authenticate(_) => None,
             Request::Subscribe(subscribes) => {
-                let results = subscribes.into_iter().map(|one| self.subscribe(client, one, now, batch)).collect();
+                let results =
+                    subscribes.into_iter().map(|one| self.subscribe(client, one, now, batch)).collect();
                 Some(Reply::Subscribed(results))
             }
             Request::Unsubscribe(names) => {
@@ -196,8 +199,9 @@ impl Broker {
                 }
             }),
             Request::Release { packet_id } => {
-                let release = client
-                    .with(|holdings| holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id)));
+                let release = client.with(|holdings| {
+                    holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
+                });
                 Some(Reply::Released { packet_id, known: release.flatten().unwrap_or(false) })
             }
             Request::Assign { tag, packet_id } => {
@@ -205,9 +209,8 @@ impl Broker {
                 None
             }
             Request::Received { tag } => {
-                client.with(|holdings| {
-                    holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag))
-                });
+                client
+                    .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag)));
                 Some(Reply::Received { tag })
             }
             Request::Settle { tag, settlement } => {
@@ -233,14 +236,7 @@ impl Broker {
         client.is_replaced |= client.with(|holdings| holdings.change_if_any(assign)).is_none();
     }
 
-    fn settle(
-        &self,
-        client: &mut Client,
-        tag: Tag,
-        settlement: Settlement,
-        now: Now,
-        batch: &mut Batch,
-    ) {
+    fn settle(&self, client: &mut Client, tag: Tag, settlement: Settlement, now: Now, batch: &mut Batch) {
         client.outbox().note_settled();
         let settled = client
             .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.settle(tag)))

@@ -19,6 +19,8 @@ pub struct Client {
     pub(crate) standing: Standing,
     /// Its name in the registry, if it has to be found there.
     pub(crate) name: Option<Arc<str>>,
+    /// Its client id, if others are told when it comes and goes.
+    pub(crate) id: Option<Arc<str>>,
     pub(crate) will: Option<Box<Will>>,
     /// Its session, if that may outlive the connection: then what it holds is there, and not here.
     pub(crate) mailbox: Option<Arc<Mailbox>>,
@@ -57,6 +59,7 @@ impl Client {
             outbox,
             standing: Standing::Unknown,
             name: None,
+            id: None,
             will: None,
             mailbox: None,
             holdings: Holdings::default(),
@@ -133,7 +136,8 @@ impl Client {
         self.outbox.take_for_session(into, count, wants, now);
         let first = self.holdings.next_tags(into.len());
         if self.shares {
-            let is_shared = |entry: &Entry| entry.qos > QoS::AtMostOnce && entry.subscription.group().is_some();
+            let is_shared =
+                |entry: &Entry| entry.qos > QoS::AtMostOnce && entry.subscription.group().is_some();
             self.holdings.hand_over(first, into.iter(), is_shared);
         }
         Some(first)

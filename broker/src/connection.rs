@@ -401,7 +401,7 @@ fn flush_all(batch: &mut Batch, now: Instant) {
     batch.flush(now);
 }
 
-/// Now, by both clocks.
+/// Both clocks, for tasks without a connection too.
 pub(crate) fn clock() -> Now {
     let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Now {

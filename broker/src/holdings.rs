@@ -52,7 +52,9 @@ impl Holdings {
             // Sessions that choose ids have few subscriptions.
             SubscriptionName::Id(id) => self.subscriptions.iter().find(|known| known.id == *id),
             SubscriptionName::Filter { group, filter } => {
-                let of = |known: &Arc<Subscription>| (&known.filter, group_of(known)).cmp(&(filter, group.as_ref()));
+                let of = |known: &Arc<Subscription>| {
+                    (&known.filter, group_of(known)).cmp(&(filter, group.as_ref()))
+                };
                 let place = self.subscriptions.binary_search_by(of).ok()?;
                 self.subscriptions.get(place)
             }
@@ -127,7 +129,12 @@ impl Holdings {
     }
 
     /// Remembers deliveries that a session is given now, the first of them under `tag`.
-    pub fn hand_over<'a>(&mut self, first: Tag, entries: impl Iterator<Item = &'a Entry>, is_kept: impl Fn(&Entry) -> bool) {
+    pub fn hand_over<'a>(
+        &mut self,
+        first: Tag,
+        entries: impl Iterator<Item = &'a Entry>,
+        is_kept: impl Fn(&Entry) -> bool,
+    ) {
         for (entry, tag) in entries.zip(first.0..).filter(|(entry, _)| is_kept(entry)) {
             self.change(|unfinished| unfinished.in_flight.hand_over(Tag(tag), entry.clone()));
         }

@@ -129,4 +129,3 @@ impl InFlight {
         self.unsettled.binary_search_by_key(&tag, |unsettled| unsettled.tag).ok()
     }
 }
-

@@ -172,12 +172,7 @@ impl Mailbox {
 
     /// A connection takes up the session. What an earlier one has queued and not sent comes back here; a will that
     /// was to come is dropped [MQTT-3.1.3-9].
-    pub fn attach(
-        &self,
-        outbox: &Arc<Outbox>,
-        expiry: Duration,
-        forms: Option<&'static Forms>,
-    ) -> Attached {
+    pub fn attach(&self, outbox: &Arc<Outbox>, expiry: Duration, forms: Option<&'static Forms>) -> Attached {
         let mut state = self.state.lock();
         self.collect(&mut state);
         outbox.keep_acked();
@@ -220,7 +215,8 @@ impl Mailbox {
         };
         state.expires_at = Some(expires_at);
         // [MQTT-3.1.3-9]: at the end of the session at the latest.
-        state.will = will.map(|will| (now.checked_add(will.delay).unwrap_or(expires_at).min(expires_at), will));
+        state.will =
+            will.map(|will| (now.checked_add(will.delay).unwrap_or(expires_at).min(expires_at), will));
         Detached::Waits { deadline: state.deadline().unwrap_or(expires_at) }
     }
 
@@ -390,7 +386,8 @@ impl Mailbox {
             (limits.messages_max.saturating_mul(times), limits.bytes_max.saturating_mul(times));
         let size = entry.size_bytes as usize;
         let fits = |backlog: &Lane| {
-            backlog.is_empty() || (backlog.len() < count_max && backlog.bytes().saturating_add(size) <= bytes_max)
+            backlog.is_empty()
+                || (backlog.len() < count_max && backlog.bytes().saturating_add(size) <= bytes_max)
         };
         if !fits(&state.backlog) {
             let over = |entry: &Entry| !entry.subscription.is_alive() || entry.publication.is_expired(now);

@@ -105,7 +105,7 @@ impl Registry {
             }
             (Some(_), false) => {
                 self.sessions.fetch_sub(1, Ordering::Relaxed);
-            },
+            }
             // One takes the other's place.
             (Some(_), true) | (None, false) => {}
         }
@@ -121,12 +121,14 @@ impl Registry {
         Ok(Entered { mailbox, is_present, attached: attached.unwrap_or_default(), ended })
     }
 
-    /// Removes a client, unless another connection has its name already. A session that waits stays.
-    pub fn leave(&self, name: &str, outbox: &Arc<Outbox>) {
+    /// Removes a client, unless another connection has its name already (`false`). A session that waits stays.
+    pub fn leave(&self, name: &str, outbox: &Arc<Outbox>) -> bool {
+        let mut has_left = false;
         self.known.remove_if_mut(name, |_, known| {
-            known.outbox.take_if(|known| Arc::ptr_eq(known, outbox));
+            has_left = known.outbox.take_if(|known| Arc::ptr_eq(known, outbox)).is_some();
             known.outbox.is_none() && known.mailbox.is_none()
         });
+        has_left
     }
 
     /// Ends a session that nobody speaks for and whose time is over. `false`: somebody has taken it up.

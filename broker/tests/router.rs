@@ -469,6 +469,47 @@ fn a_kept_publication_says_all_that_the_published_one_said() {
 }
 
 #[test]
+fn what_the_broker_says_itself_counts_apart_from_what_clients_retain() {
+    let limits = RetainedLimits { messages_max: 1, bytes_max: 4096 };
+    let retained = Retained::new(limits);
+    retained.set(&publication("a", "1")).unwrap();
+    for n in 0..100 {
+        retained.set_own(&publication(&format!("$SYS/{n}"), "1")).unwrap();
+        retained.set_own(&publication(&format!("$SYS/{n}"), "12")).unwrap();
+    }
+    assert_eq!(retained.len(), 1);
+    assert!(retained.bytes() < 4096, "{}", retained.bytes());
+    assert!(retained.set(&publication("b", "1")).is_err());
+    retained.set(&publication("a", "")).unwrap();
+    assert_eq!((retained.len(), retained.bytes()), (0, 0));
+    retained.set(&publication("b", "1")).unwrap();
+    retained.set_own(&publication("$SYS/1", "")).unwrap();
+    assert_eq!(retained.len(), 1);
+    let names = retained.matching_names(&filter("$SYS/#")).next_batch(&retained, 1000);
+    assert_eq!(names.len(), 99);
+}
+
+#[test]
+fn the_broker_s_own_account_has_an_end_too() {
+    let retained = Retained::new(RetainedLimits { messages_max: 2000, bytes_max: 100_000_000 });
+    let refused = (0..2001).find(|n| retained.set_own(&publication(&format!("$SYS/{n}"), "1")).is_err());
+    assert_eq!(refused, Some(2000));
+}
+
+#[test]
+fn a_topic_may_change_its_account() {
+    let retained = Retained::new(RetainedLimits { messages_max: 1, bytes_max: 10_000 });
+    retained.set(&publication("a", "1")).unwrap();
+    retained.set_own(&publication("a", "1")).unwrap();
+    assert_eq!((retained.len(), retained.bytes()), (0, 0));
+    retained.set(&publication("b", "1")).unwrap();
+    assert!(retained.set(&publication("a", "1")).is_err());
+    retained.set(&publication("b", "")).unwrap();
+    retained.set(&publication("a", "1")).unwrap();
+    assert_eq!(retained.len(), 1);
+}
+
+#[test]
 fn limits_refuse_by_name_and_leave_what_is_there() {
     let retained = Retained::new(RetainedLimits { messages_max: 2, bytes_max: 10_000 });
     let check = |name: &str, len: usize, refused: Option<&str>| {

@@ -16,9 +16,9 @@
 //! - [`subprotocol`]: the one list of them.
 
 pub mod mqtt;
+pub mod packet_ids;
 pub mod publication;
 pub mod raw;
-pub mod packet_ids;
 mod reader;
 pub mod session;
 pub mod stomp;

@@ -29,7 +29,9 @@ impl PacketIds {
     /// Takes an identifier out. `false`: it was not there.
     pub fn remove(&mut self, id: u16) -> bool {
         let (block, bit) = place(id);
-        let Ok(position) = self.blocks.binary_search_by_key(&block, |(known, _)| *known) else { return false };
+        let Ok(position) = self.blocks.binary_search_by_key(&block, |(known, _)| *known) else {
+            return false;
+        };
         let Some((_, bits)) = self.blocks.get_mut(position) else { return false };
         if *bits & bit == 0 {
             return false;

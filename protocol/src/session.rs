@@ -531,6 +531,9 @@ pub enum Refusal {
     /// Not by this method.
     #[error("the authentication method is not supported")]
     BadMethod,
+    /// Nobody may, as the operator has it.
+    #[error("not allowed: {0}")]
+    Forbidden(&'static str),
     /// Not under this name.
     #[error("the client id is not accepted: {0}")]
     BadClientId(&'static str),

@@ -22,6 +22,7 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Reply {
+        self.metrics.connects.inc();
         if let Some(Credentials::Exchange { method, data }) = &connect.credentials {
             return match self.authenticator.begin(method, data) {
                 Ok(step) => {
@@ -57,10 +58,11 @@ impl Broker {
             (Standing::Authenticated(mut known), Some(method)) => {
                 // [MQTT-4.12.1-1]
                 let is_same = Some(()).filter(|()| method == known.method).ok_or(Refusal::BadMethod);
-                let begun = is_same.and_then(|()| self.authenticator.begin(&method, &word.data)).map(|step| {
-                    known.exchange = Some(step.exchange);
-                    Reply::Challenge(step.challenge)
-                });
+                let begun =
+                    is_same.and_then(|()| self.authenticator.begin(&method, &word.data)).map(|step| {
+                        known.exchange = Some(step.exchange);
+                        Reply::Challenge(step.challenge)
+                    });
                 client.standing = Standing::Authenticated(known);
                 begun
             }
@@ -68,7 +70,11 @@ impl Broker {
                 let finished = known.exchange.take().ok_or(Refusal::NotAuthorized).and_then(|exchange| {
                     let (user, data) = exchange.finish(&word.data)?;
                     // A session belongs to its user (SEC-19).
-                    if user == known.user { Ok(Reply::Authenticated(data)) } else { Err(Refusal::NotAuthorized) }
+                    if user == known.user {
+                        Ok(Reply::Authenticated(data))
+                    } else {
+                        Err(Refusal::NotAuthorized)
+                    }
                 });
                 client.standing = Standing::Authenticated(known);
                 finished
@@ -111,6 +117,9 @@ impl Broker {
         if self.shared.is_full() {
             return Err(Refusal::Overloaded("the memory for queued messages is used up"));
         }
+        if let Some(will) = connect.will.as_deref() {
+            self.check_will(will)?;
+        }
         let is_assigned = connect.client_id.is_none();
         let id = connect.client_id.map_or_else(|| self.registry.assign(), Arc::from);
         let asked = connect.session_expiry.unwrap_or(self.rules.session_expiry_default);
@@ -121,8 +130,7 @@ impl Broker {
         if !is_assigned || !session_expiry.is_zero() {
             let user = authenticated.as_ref().map(|authenticated| &*authenticated.user);
             let name = Registry::name(user, &id);
-            let arrival =
-                Arrival { clean_start: connect.clean_start, session_expiry, forms: connect.forms };
+            let arrival = Arrival { clean_start: connect.clean_start, session_expiry, forms: connect.forms };
             entered = self.registry.enter(&name, &client.outbox, arrival, now.instant, || {
                 let key = self.next_mailbox.fetch_add(1, Ordering::Relaxed);
                 Mailbox::new(key, Arc::clone(&name), self.rules.overflow_offline, Arc::clone(&self.shared))
@@ -130,6 +138,7 @@ impl Broker {
             client.name = Some(name);
         }
         client.will = connect.will;
+        client.id = Some(Arc::clone(&id)).filter(|_| self.topic_rules.allows_client_state());
         client.subscriptions_max = connect.subscriptions_max;
         client.mailbox = entered.mailbox;
         client.standing = match authenticated {
@@ -138,7 +147,10 @@ impl Broker {
         };
         if let (Some(deadline), Some(mailbox)) = (entered.attached.deadline, &client.mailbox) {
             self.deadlines.cancel(deadline, mailbox);
+            self.metrics.sessions_away.sub(1);
         }
+        self.metrics.clients.add(1);
+        self.publish_client_state(&id, true, now, batch);
         if let Some(ended) = entered.ended {
             self.clear(&ended, now, batch);
         }

@@ -17,6 +17,9 @@ impl Broker {
     /// The connection has ended. Its will is published unless it said goodbye, or waits for its delay with the
     /// session. Does nothing the second time.
     pub fn leave(&self, client: &mut Client, now: Now, batch: &mut Batch) {
+        if client.is_connected() {
+            self.metrics.clients.sub(1);
+        }
         client.standing = Standing::Unknown;
         let key = client.key();
         let will = client.will.take();
@@ -34,8 +37,10 @@ impl Broker {
                 }
             }
         }
-        if let Some(name) = client.name.take() {
-            self.registry.leave(&name, &client.outbox);
+        let name = client.name.take();
+        let has_left = name.is_none_or(|name| self.registry.leave(&name, &client.outbox));
+        if let Some(id) = client.id.take().filter(|_| has_left) {
+            self.publish_client_state(&id, false, now, batch);
         }
     }
 
@@ -56,7 +61,10 @@ impl Broker {
                     self.publish_will(*will, mailbox.key(), now, batch);
                 }
             }
-            Detached::Waits { deadline } => self.deadlines.set(deadline, mailbox),
+            Detached::Waits { deadline } => {
+                self.metrics.sessions_away.add(1);
+                self.deadlines.set(deadline, mailbox);
+            }
             Detached::Ends { will } => {
                 if self.registry.expire(mailbox, now.instant) {
                     self.clear(mailbox, now, batch);
@@ -100,6 +108,7 @@ impl Broker {
         let remains = mailbox.clear();
         if let Some(deadline) = remains.deadline {
             self.deadlines.cancel(deadline, mailbox);
+            self.metrics.sessions_away.sub(1);
         }
         for subscription in &remains.subscriptions {
             self.route_out(subscription);

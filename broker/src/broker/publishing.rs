@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidegate_protocol::publication::{Publication, QoS};
-use tidegate_protocol::session::{DropReason, Publish, Published, Refusal};
+use tidegate_protocol::session::{DropReason, Publish, Published, Refusal, Will};
 use tidegate_protocol::topic::Topic;
+use tracing::debug;
 
 use super::{Batch, Broker, Now, ORDER_LOCKS};
 use crate::client::Client;
@@ -14,6 +15,7 @@ use crate::outbox::queue::Pushed;
 use crate::router::Matched;
 use crate::router::shared::Group;
 use crate::subscription::{self, Entry, Subscription, Target};
+use crate::sys;
 
 impl Broker {
     pub(super) fn publish(
@@ -36,9 +38,8 @@ impl Broker {
         let accepted = self.accept(publication, now, batch);
         if accepted.is_err() {
             // §4.3.3: after a refusal the id is free again.
-            client.with(|holdings| {
-                holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
-            });
+            client
+                .with(|holdings| holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id)));
         }
         accepted
     }
@@ -46,29 +47,64 @@ impl Broker {
     /// What a client may publish, its will included.
     pub(super) fn accept(
         &self,
-        publication: Publication,
+        mut publication: Publication,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
-        if publication.topic.is_reserved() {
-            return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
+        check_topic(&publication)?;
+        self.topic_rules.apply(&mut publication)?;
+        if publication.retain && !self.rules.retain {
+            return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
         }
-        self.route(publication, now, batch)
+        self.bring(publication, |publication| self.retained.set(publication), now, batch)
     }
 
-    /// Brings a publication to everyone who subscribed. The caller flushes `batch`.
-    fn route(&self, mut publication: Publication, now: Now, batch: &mut Batch) -> Result<Published, Refusal> {
+    /// Whether a client may leave this as its will.
+    pub(super) fn check_will(&self, will: &Will) -> Result<(), Refusal> {
+        check_topic(&will.publication)?;
+        self.topic_rules.check(&will.publication).map(drop)
+    }
+
+    /// Publishes what the broker says itself: below `$`, under no rule, retained whether or not clients may retain.
+    /// The caller flushes `batch`.
+    pub fn publish_own(&self, publication: Publication, now: Now, batch: &mut Batch) {
+        let keep = |publication: &Publication| {
+            if let Err(refusal) = self.retained.set_own(publication) {
+                debug!(topic = %publication.topic, %refusal, "said, but not retained");
+            }
+            Ok(())
+        };
+        // QoS 0 is not refused.
+        let _ = self.bring(publication, keep, now, batch);
+    }
+
+    /// Says whether a client is connected, where a topic rule has it. The caller flushes `batch`.
+    pub(super) fn publish_client_state(&self, id: &str, is_connected: bool, now: Now, batch: &mut Batch) {
+        if !self.topic_rules.allows_client_state() {
+            return;
+        }
+        let state = sys::client_state(id, is_connected);
+        if let Some(state) = state.filter(|state| self.topic_rules.opens(&state.topic)) {
+            self.publish_own(state, now, batch);
+        }
+    }
+
+    /// Retained, match, push. The caller flushes `batch`.
+    fn bring(
+        &self,
+        mut publication: Publication,
+        keep: impl FnOnce(&Publication) -> Result<(), Refusal>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
         publication.published_ms = now.unix_ms;
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
         if !publication.retain {
             return self.deliver(&publication, now, batch);
         }
-        if !self.rules.retain {
-            return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
-        }
         let _order = self.order_of(&publication.topic).map(Mutex::lock);
-        self.retained.set(&publication)?;
+        keep(&publication)?;
         self.deliver(&publication, now, batch)
     }
 
@@ -128,8 +164,18 @@ impl Broker {
     }
 }
 
+fn check_topic(publication: &Publication) -> Result<(), Refusal> {
+    if publication.topic.is_reserved() {
+        return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
+    }
+    Ok(())
+}
+
 fn has_sessions(matched: &Matched<Arc<Subscription>>) -> bool {
-    matched.targets().iter().any(|target| matches!(target.member.target, Target::Mailbox(_) | Target::Group(_)))
+    matched
+        .targets()
+        .iter()
+        .any(|target| matches!(target.member.target, Target::Mailbox(_) | Target::Group(_)))
 }
 
 /// One publication on its way to many.
@@ -183,7 +229,12 @@ impl FanOut<'_> {
     }
 
     /// To one member of a group; to another when that one is on its way out.
-    fn push_to_one(&mut self, group: &Group<Arc<Subscription>>, publication: &Arc<Publication>, tried: &[u64]) {
+    fn push_to_one(
+        &mut self,
+        group: &Group<Arc<Subscription>>,
+        publication: &Arc<Publication>,
+        tried: &[u64],
+    ) {
         let mut tried = tried.to_vec();
         while let Some(member) = group.pick(self.broker.rules.shared_strategy, &tried) {
             let entry = Entry::live(publication, &member, None, self.size_bytes);

@@ -96,11 +96,7 @@ impl Broker {
         self.groups.join(group, filter, Arc::clone(subscription), |group| {
             // It stands for all members: each message goes through it once.
             let id = SubscriptionId(0);
-            let terms = Terms {
-                qos: QoS::ExactlyOnce,
-                copies: Copies::PerSubscription,
-                ..Terms::default()
-            };
+            let terms = Terms { qos: QoS::ExactlyOnce, copies: Copies::PerSubscription, ..Terms::default() };
             let target = Target::Group(Arc::clone(group));
             self.router.subscribe(filter, Subscription::new(target, id, filter.clone(), terms));
         });

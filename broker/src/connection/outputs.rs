@@ -77,6 +77,7 @@ impl Connection {
     fn send(&mut self, outgoing: Outgoing, lane: &mut Lane<'_>) {
         match lane {
             Lane::Control => {
+                self.broker.metrics().family(self.family).websocket_messages_out.inc();
                 let deflating = self.deflating.as_deref().filter(|_| self.takeover.is_none());
                 self.outbox.push_control(outgoing.into_frame(deflating));
             }
@@ -98,8 +99,10 @@ impl Connection {
             self.holds_subscribe = true;
             self.outbox.hold_subscribe();
         }
-        if matches!(request, Request::Publish(_)) {
-            self.broker.metrics().family(self.family).messages_in.inc();
+        if let Request::Publish(publish) = &request {
+            let counters = self.broker.metrics().family(self.family);
+            counters.messages_in.inc();
+            counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
         }
         let is_acked =
             matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());

@@ -165,6 +165,7 @@ impl Connection {
     fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(message) => {
+                self.broker.metrics().family(self.family).websocket_messages_in.inc();
                 self.pulse.handle_message(&self.settings, now.instant);
                 self.session.handle_message(message, now.instant);
                 self.drain(&mut Lane::Control, now);

@@ -270,9 +270,20 @@ impl Outbox {
     }
 
     fn write_taken(&self, writer: &mut Writer, taken: &mut Vec<Taken>, now: Instant) -> bool {
-        let deliveries = taken.iter().filter(|taken| matches!(taken, Taken::Entry(_))).count();
+        let (mut deliveries, mut payload_bytes) = (0, 0);
+        for taken in taken.iter() {
+            if let Taken::Entry(entry) = taken {
+                deliveries += 1;
+                payload_bytes += entry.publication.payload.len() as u64;
+            }
+        }
         let written = writer.write(taken, &self.shared.write);
-        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
+        if deliveries > 0 {
+            let counters = self.shared.metrics.family(self.family);
+            counters.messages_out.add(deliveries);
+            counters.websocket_messages_out.add(deliveries);
+            counters.payload_bytes_out.add(payload_bytes);
+        }
         self.after_write(writer, written, now)
     }
 
@@ -402,6 +413,7 @@ impl Outbox {
 
     /// Takes deliveries that need the session; others only push until [`Outbox::put_back`].
     pub fn take_for_session(&self, into: &mut Vec<Entry>, count: usize, wants: Wants, now: Instant) {
+        let first = into.len();
         let waiters = {
             let mut queue = self.queue.lock();
             let before = queue.messages();
@@ -415,23 +427,30 @@ impl Outbox {
             self.unsettled.fetch_add(u32::try_from(acked).unwrap_or(0), Ordering::Relaxed);
             queue.waiters_if_room(&self.shared.limits, now)
         };
+        let payload_bytes: usize = into.iter().skip(first).map(|entry| entry.publication.payload.len()).sum();
+        if payload_bytes > 0 {
+            self.shared.metrics.family(self.family).payload_bytes_out.add(payload_bytes as u64);
+        }
         wake_publishers(&waiters);
     }
 
     /// The session has settled an acknowledged delivery.
     pub fn note_settled(&self) {
         // Settled twice, or never counted: the number is a hint for `least_pending` and may be off.
-        let _ = self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        let _ =
+            self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
     }
 
     /// Puts the bytes of taken deliveries in their place and lets others write again.
     pub fn put_back(&self, frames: &mut Vec<Frame>, deliveries: usize) {
+        let counters = self.shared.metrics.family(self.family);
+        counters.messages_out.add(deliveries as u64);
+        counters.websocket_messages_out.add(frames.len() as u64);
         let mut queue = self.queue.lock();
         for frame in frames.drain(..) {
             queue.push_encoded(frame);
         }
         queue.release(Hold::Popped);
-        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
     }
 
     /// What was lost since the last call. With a result, ask again after [`queue::LAG_INTERVAL`].

@@ -115,7 +115,7 @@ impl ReasonCode {
         let code = match refusal {
             Refusal::BadCredentials => Self::BAD_USER_NAME_OR_PASSWORD,
             Refusal::BadMethod => Self::BAD_AUTHENTICATION_METHOD,
-            Refusal::NotAuthorized => Self::NOT_AUTHORIZED,
+            Refusal::NotAuthorized | Refusal::Forbidden(_) => Self::NOT_AUTHORIZED,
             Refusal::BadClientId(_) => Self::CLIENT_IDENTIFIER_NOT_VALID,
             Refusal::BadTopic(_) if matches!(answer, PacketType::SubAck | PacketType::UnsubAck) => {
                 Self::TOPIC_FILTER_INVALID
@@ -252,6 +252,7 @@ mod tests {
             Refusal::BadCredentials,
             Refusal::BadMethod,
             Refusal::NotAuthorized,
+            Refusal::Forbidden(""),
             Refusal::BadClientId(""),
             Refusal::BadTopic(""),
             Refusal::Quota { name: "x", limit: 1 },
