@@ -35,6 +35,10 @@ impl Member for Routed {
     fn copies(&self) -> Copies {
         Copies::PerSubscription
     }
+
+    fn identifier(&self) -> Option<std::num::NonZeroU32> {
+        None
+    }
 }
 
 fn share(name: &str, filter: &str) -> Share {
