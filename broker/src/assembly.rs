@@ -3,22 +3,23 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicIsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::subprotocol::{NegotiationOptions, UnknownProtocol};
-use tidegate_protocol::topic::TopicLimits;
+use tidegate_protocol::topic::{TopicError, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::deflate;
 use tidegate_protocol::websocket::origin::{OriginError, OriginPattern};
 use tidegate_protocol::{mqtt, raw, stomp, subprotocol};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, AdminState, Health, Phase};
 use crate::auth::{Anonymous, Authenticator};
-use crate::broker::{Broker, Rules};
-use crate::config::{self, Config};
+use crate::broker::{Batch, Broker, Rules};
+use crate::config::{self, ByteSize, Config};
 use crate::connection;
 use crate::metrics::Metrics;
 use crate::outbox::Shared;
@@ -26,6 +27,8 @@ use crate::outbox::queue::Limits;
 use crate::outbox::writer::WriteLimits;
 use crate::retained::{Retained, RetainedLimits};
 use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
+use crate::sys::{Reading, Sys};
+use crate::topic_rules::{RetainRule, TopicRule, TopicRules};
 
 /// A broker that serves.
 pub struct Running {
@@ -36,7 +39,8 @@ pub struct Running {
     timeout: Duration,
     /// Dropped: the admin listener and the housekeeping end.
     end: watch::Sender<()>,
-    housekeeping: JoinHandle<()>,
+    /// What runs beside the connections.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Why a broker does not start.
@@ -56,6 +60,9 @@ pub enum StartError {
     /// A pattern in `websocket.origins`.
     #[error("websocket.origins: {0}")]
     Origin(#[from] OriginError),
+    /// A filter of a `[[topic]]` rule.
+    #[error("topic.filter: {0}")]
+    Topic(#[from] TopicError),
 }
 
 /// How often expired and stale things are looked for.
@@ -65,7 +72,7 @@ impl Running {
     /// Binds every port and serves. Must be called within a tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Metrics::new(tokio::time::Instant::now().into_std());
-        let broker = Arc::new(broker(config, &metrics));
+        let broker = Arc::new(broker(config, &metrics)?);
         let health = Health::default();
         let (end, ended) = watch::channel(());
         let admin = match config.admin.bind {
@@ -73,8 +80,14 @@ impl Running {
             None => None,
         };
         let listeners = config.listener.iter().map(|one| listener(config, one)).collect();
+        let mut tasks = Vec::new();
+        if let Some(interval) = config.sys.interval {
+            // Before the first client is there, so that everyone finds all of it retained.
+            tasks.push(tokio::spawn(SysTask::begin(Arc::clone(&broker)).run(interval, ended.clone())));
+        }
         let server = Server::start(listeners, settings(config)?, Arc::clone(&broker))?;
         health.set(Phase::Serving);
+        tasks.push(tokio::spawn(housekeep(broker, ended)));
         Ok(Self {
             server,
             admin,
@@ -82,7 +95,7 @@ impl Running {
             readiness_grace: config.shutdown.readiness_grace,
             timeout: config.shutdown.timeout,
             end,
-            housekeeping: tokio::spawn(housekeep(broker, ended)),
+            tasks,
         })
     }
 
@@ -113,7 +126,9 @@ impl Running {
         self.health.set(Phase::Draining);
         let left = self.server.stop(self.timeout).await;
         drop(self.end);
-        self.housekeeping.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         left
     }
 }
@@ -160,7 +175,47 @@ async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
     }
 }
 
-fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
+/// Publishes the numbers below `$SYS`.
+struct SysTask {
+    broker: Arc<Broker>,
+    sys: Sys,
+    last: Instant,
+}
+
+impl SysTask {
+    /// Publishes all of them for the first time.
+    fn begin(broker: Arc<Broker>) -> Self {
+        let mut task = Self { broker, sys: Sys::default(), last: connection::clock().instant };
+        task.tell();
+        task
+    }
+
+    async fn run(mut self, interval: Duration, mut ended: watch::Receiver<()>) {
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Both arms are cancel safe.
+            tokio::select! {
+                _ = tick.tick() => self.tell(),
+                _ = ended.changed() => return,
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = connection::clock();
+        let elapsed = now.instant.saturating_duration_since(std::mem::replace(&mut self.last, now.instant));
+        self.broker.observe();
+        let reading = Reading::of(self.broker.metrics(), now.instant);
+        let mut batch = Batch::default();
+        for publication in self.sys.publications(&reading, elapsed) {
+            self.broker.publish_own(publication, now, &mut batch);
+        }
+        batch.flush(now.instant);
+    }
+}
+
+fn broker(config: &Config, metrics: &Arc<Metrics>) -> Result<Broker, TopicError> {
     let shared = Shared {
         limits: Limits {
             messages_max: config.queue.max_messages,
@@ -195,7 +250,26 @@ fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
         config::Anonymous::Loopback => Anonymous::Loopback,
         config::Anonymous::Always => Anonymous::Always,
     };
-    Broker::new(rules, Authenticator::new(anonymous), retained, Arc::new(shared), Arc::clone(metrics))
+    let topic_rules = topic_rules(config)?;
+    let authenticator = Authenticator::new(anonymous);
+    Ok(Broker::new(rules, topic_rules, authenticator, retained, Arc::new(shared), Arc::clone(metrics)))
+}
+
+fn topic_rules(config: &Config) -> Result<TopicRules, TopicError> {
+    let limits = topic_limits(config);
+    let rule = |rule: &config::Topic| {
+        Ok(TopicRule {
+            filter: TopicFilter::parse(&rule.filter, &limits)?,
+            retain: rule.retain.map(|retain| match retain {
+                config::Retain::Allow => RetainRule::Allow,
+                config::Retain::Force => RetainRule::Force,
+                config::Retain::Deny => RetainRule::Deny,
+            }),
+            qos_max: rule.qos_max.and_then(QoS::from_u8),
+            payload_bytes_max: rule.max_payload.map(ByteSize::bytes),
+        })
+    };
+    Ok(TopicRules::new(config.topic.iter().map(rule).collect::<Result<_, _>>()?))
 }
 
 fn listener(config: &Config, listener: &config::Listener) -> ListenerSettings {

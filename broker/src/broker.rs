@@ -12,7 +12,7 @@ use tidegate_protocol::session::{
     RetainHandling, Settlement, Subscribe, SubscriptionId, Tag, Will, WillFate,
 };
 use tidegate_protocol::topic::{Topic, TopicFilter};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::auth::{Authenticator, Peer};
 use crate::metrics::Metrics;
@@ -22,6 +22,7 @@ use crate::registry::Registry;
 use crate::retained::{Cursor, Retained};
 use crate::router::{Member, Router};
 use crate::subscription::{self, Entry, Subscription};
+use crate::topic_rules::TopicRules;
 
 /// What the operator's file says about requests.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub struct Rules {
 /// The broker's core.
 pub struct Broker {
     rules: Rules,
+    topic_rules: TopicRules,
     authenticator: Authenticator,
     router: Router<Arc<Subscription>>,
     retained: Retained,
@@ -121,6 +123,7 @@ impl Broker {
     /// An empty broker.
     pub fn new(
         rules: Rules,
+        topic_rules: TopicRules,
         authenticator: Authenticator,
         retained: Retained,
         shared: Arc<Shared>,
@@ -128,6 +131,7 @@ impl Broker {
     ) -> Self {
         Self {
             rules,
+            topic_rules,
             authenticator,
             router: Router::new(),
             retained,
@@ -217,11 +221,15 @@ impl Broker {
     }
 
     fn connect(&self, client: &mut Client, peer: &Peer, connect: Connect) -> Reply {
+        self.metrics.connects.inc();
         if let Err(refusal) = self.authenticator.admit(connect.credentials.as_ref(), peer) {
             return Reply::Refused(refusal);
         }
         if self.shared.is_full() {
             return Reply::Refused(Refusal::Overloaded("the memory for queued messages is used up"));
+        }
+        if let Some(refusal) = connect.will.as_deref().and_then(|will| self.check_will(will).err()) {
+            return Reply::Refused(refusal);
         }
         let is_assigned = connect.client_id.is_none();
         let id = connect.client_id.map_or_else(|| self.registry.assign(), Arc::from);
@@ -230,7 +238,9 @@ impl Broker {
         }
         client.outbox.set_client(connect.packet_bytes_max, connect.lag);
         client.will = connect.will;
-        client.is_connected = true;
+        if !std::mem::replace(&mut client.is_connected, true) {
+            self.metrics.clients.add(1);
+        }
         // Only names that clients choose can be chosen twice.
         if !is_assigned {
             client.id = Some(Arc::clone(&id));
@@ -341,26 +351,62 @@ impl Broker {
             received.push(packet_id);
         }
         let mut publication = publish.publication;
-        if publication.topic.is_reserved() {
-            return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
-        }
         publication.publisher = client.outbox.client();
         self.route(publication, now, batch)
     }
 
-    /// Brings a publication to everyone who subscribed: retained, match, push. The caller flushes `batch`.
+    /// Whether a client may leave this as its will.
+    fn check_will(&self, will: &Will) -> Result<(), Refusal> {
+        check_topic(&will.publication)?;
+        self.topic_rules.check(&will.publication).map(drop)
+    }
+
+    /// Publishes what the broker says itself: below `$`, under no rule, retained whether or not clients may retain.
+    /// The caller flushes `batch`.
+    pub fn publish_own(&self, publication: Publication, now: Now, batch: &mut Batch) {
+        let keep = |publication: &Publication| {
+            if let Err(refusal) = self.retained.set_own(publication) {
+                debug!(topic = %publication.topic, %refusal, "said, but not retained");
+            }
+            Ok(())
+        };
+        // Nothing in it refuses.
+        let _ = self.bring(publication, keep, now, batch);
+    }
+
+    /// Says whether a client is connected, where a topic rule has it. The caller flushes `batch`.
+    pub fn publish_client_state(&self, id: &str, is_connected: bool, now: Now, batch: &mut Batch) {
+        if let Some(state) = self.topic_rules.client_state(id, is_connected) {
+            self.publish_own(state, now, batch);
+        }
+    }
+
+    /// Brings what a client published, or left as its will, to everyone who subscribed. The caller flushes `batch`.
     fn route(&self, mut publication: Publication, now: Now, batch: &mut Batch) -> Result<Published, Refusal> {
+        check_topic(&publication)?;
+        self.topic_rules.apply(&mut publication)?;
+        if publication.retain && !self.rules.retain {
+            return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
+        }
+        self.bring(publication, |publication| self.retained.set(publication), now, batch)
+    }
+
+    /// Retained, match, push.
+    fn bring(
+        &self,
+        mut publication: Publication,
+        keep: impl FnOnce(&Publication) -> Result<(), Refusal>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
         publication.published_ms = now.unix_ms;
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
         if !publication.retain {
             return Ok(self.deliver(&publication, now, batch));
         }
-        if !self.rules.retain {
-            return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
-        }
         let _order = self.order_of(&publication.topic).map(Mutex::lock);
-        self.retained.set(&publication)?;
+        keep(&publication)?;
         Ok(self.deliver(&publication, now, batch))
     }
 
@@ -426,6 +472,9 @@ impl Broker {
     /// The connection has ended: its subscriptions go, its will is published unless it said goodbye.
     pub fn leave(&self, client: &mut Client, now: Now, batch: &mut Batch) {
         let key = client.outbox.client();
+        if std::mem::take(&mut client.is_connected) {
+            self.metrics.clients.sub(1);
+        }
         for (_, filter, subscription) in std::mem::take(&mut client.subscriptions) {
             self.take_out(key, &filter, &subscription);
         }
@@ -443,6 +492,13 @@ impl Broker {
             }
         }
     }
+}
+
+fn check_topic(publication: &Publication) -> Result<(), Refusal> {
+    if publication.topic.is_reserved() {
+        return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
+    }
+    Ok(())
 }
 
 impl Client {

@@ -400,7 +400,8 @@ fn flush_all(batch: &mut Batch, now: Instant) {
     batch.flush(now);
 }
 
-fn clock() -> Now {
+/// Both clocks, for tasks without a connection too.
+pub(crate) fn clock() -> Now {
     let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Now {
         instant: tokio::time::Instant::now().into_std(),

@@ -19,3 +19,5 @@ pub mod retained;
 pub mod router;
 pub mod server;
 pub mod subscription;
+pub mod sys;
+pub mod topic_rules;

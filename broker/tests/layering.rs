@@ -18,6 +18,8 @@ const CORE: &[&str] = &[
     "retained.rs",
     "history.rs",
     "registry.rs",
+    "topic_rules.rs",
+    "sys.rs",
     "auth/",
     "store/",
 ];

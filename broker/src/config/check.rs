@@ -3,8 +3,10 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Anonymous, ByteSize, Config, MemoryBudget, Overflow};
-use crate::logging;
+use tidegate_protocol::topic::{TopicFilter, TopicLimits};
+
+use super::{Anonymous, ByteSize, Config, MemoryBudget, Overflow, Retain, Topic};
+use crate::{logging, sys};
 
 /// Something wrong, and the keys that it is about, the most likely culprit first.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     queue(config, &mut findings);
     mqtt(config, &mut findings);
     stomp_and_raw(config, &mut findings);
+    topics(config, &mut findings);
     others(config, &mut findings);
     findings.0
 }
@@ -253,9 +256,61 @@ fn stomp_and_raw(config: &Config, findings: &mut Findings) {
     findings.range("raw.max_topics", config.raw.max_topics, 1, 1_000_000);
 }
 
+/// Every publish is held against the rules one after the other, so there are not many.
+const TOPIC_RULES_MAX: usize = 256;
+
+fn topics(config: &Config, findings: &mut Findings) {
+    if config.topic.len() > TOPIC_RULES_MAX {
+        let message = format!("there are {} rules; allowed are {TOPIC_RULES_MAX}", config.topic.len());
+        findings.wrong(&["topic"], message);
+    }
+    let mqtt = &config.mqtt;
+    let limits = TopicLimits { bytes_max: mqtt.max_topic_bytes.bytes(), levels_max: mqtt.max_topic_levels };
+    for (at, rule) in config.topic.iter().enumerate() {
+        let key = |name: &str| format!("topic[{at}].{name}");
+        match TopicFilter::parse(&rule.filter, &limits) {
+            Err(error) => {
+                findings.wrong(&[&key("filter")], format!("{:?} is no filter: {error}", rule.filter));
+            }
+            Ok(filter) if rule.filter.starts_with('$') => own_topics(rule, &filter, key, findings),
+            Ok(_) => {}
+        }
+        if config.topic.iter().take(at).any(|earlier| earlier.filter == rule.filter) {
+            let message = format!("an earlier rule is for {:?} too, and the first counts", rule.filter);
+            findings.wrong(&[&key("filter")], message);
+        }
+        if rule.retain == Some(Retain::Force) && !mqtt.retain {
+            let message = "retain = \"force\" does not go together with mqtt.retain = false";
+            findings.wrong(&[&key("retain"), "mqtt.retain"], message);
+        }
+        if let Some(qos) = rule.qos_max {
+            findings.range(&key("qos_max"), qos, 0, 2);
+        }
+        if let Some(bytes) = rule.max_payload {
+            findings.size(&key("max_payload"), bytes, 1, 256 * MIB);
+        }
+    }
+}
+
+/// Clients publish nothing below `$`, so a rule has nothing to say there but for the states of clients.
+fn own_topics(rule: &Topic, filter: &TopicFilter, key: impl Fn(&str) -> String, findings: &mut Findings) {
+    if !sys::is_for_client_states(filter) {
+        let message = "clients publish nothing below '$'; of the broker's own topics a rule can only be for \
+                       $SYS/broker/clients/+/state";
+        findings.wrong(&[&key("filter")], message);
+    }
+    let asks_more = [("qos_max", rule.qos_max.is_some()), ("max_payload", rule.max_payload.is_some())];
+    for (name, _) in asks_more.into_iter().filter(|(_, is_asked)| *is_asked) {
+        findings.wrong(&[&key(name)], "the broker's own topics have no such rule; only retain counts there");
+    }
+}
+
 fn others(config: &Config, findings: &mut Findings) {
     if let Err(message) = logging::parse_level(&config.log.level) {
         findings.wrong(&["log.level"], message);
+    }
+    if let Some(interval) = config.sys.interval {
+        findings.time("sys.interval", interval, SECOND, DAY);
     }
     findings.time("shutdown.readiness_grace", config.shutdown.readiness_grace, Duration::ZERO, 600 * SECOND);
     findings.time("shutdown.timeout", config.shutdown.timeout, SECOND / 10, 600 * SECOND);

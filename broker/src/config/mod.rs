@@ -1,5 +1,5 @@
 //! The operator's settings as plain data. `conf/tidegate.toml` is compiled in and is the defaults: no struct here has
-//! a default of its own, so the documented file cannot drift. Reading and checking are the files beside this one.
+//! a default of its own, so the documented file cannot drift; only what a `[[topic]]` rule leaves out is not asked. Reading and checking are the files beside this one.
 
 mod check;
 mod error;
@@ -32,9 +32,13 @@ pub struct Config {
     pub mqtt: Mqtt,
     pub stomp: Stomp,
     pub raw: Raw,
+    /// The file has none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topic: Vec<Topic>,
     pub auth: Auth,
     pub admin: Admin,
     pub log: Log,
+    pub sys: Sys,
     pub shutdown: Shutdown,
 }
 
@@ -174,6 +178,20 @@ pub struct Raw {
     pub max_topics: usize,
 }
 
+/// `[[topic]]`: a rule for what is published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
+pub struct Topic {
+    pub filter: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain: Option<Retain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos_max: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_payload: Option<ByteSize>,
+}
+
 /// `[auth]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +217,15 @@ pub struct Admin {
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
+}
+
+/// `[sys]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
+pub struct Sys {
+    #[serde(with = "units::or_none")]
+    pub interval: Option<Duration>,
 }
 
 /// `[shutdown]`.
@@ -272,6 +299,14 @@ words! {
         Never = "never": "Nobody.",
         Loopback = "loopback": "A client on this machine that came through no proxy.",
         Always = "always": "Everybody.",
+    }
+}
+words! {
+    /// Whether a publish may be retained.
+    Retain {
+        Allow = "allow": "If the publisher asks for it.",
+        Force = "force": "Always, as if the publisher had asked for it.",
+        Deny = "deny": "Never; the publish is refused.",
     }
 }
 words! {
