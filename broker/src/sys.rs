@@ -79,7 +79,7 @@ type Read = fn(&Reading) -> u64;
 const ROOT: &str = "$SYS/broker/";
 
 /// As they are read.
-const NUMBERS: [(&str, Read); 18] = [
+const NUMBERS: [(&str, Read); 21] = [
     ("clients/connected", |reading| reading.clients_connected),
     ("clients/disconnected", |reading| reading.clients_disconnected),
     ("clients/total", |reading| reading.clients_connected + reading.clients_disconnected),
@@ -98,6 +98,10 @@ const NUMBERS: [(&str, Read); 18] = [
     ("retained messages/count", |reading| reading.retained_messages),
     ("store/messages/count", |reading| reading.stored_messages),
     ("store/messages/bytes", |reading| reading.stored_bytes),
+    // Older names, which Mosquitto still publishes and dashboards still read.
+    ("clients/active", |reading| reading.clients_connected),
+    ("clients/inactive", |reading| reading.clients_disconnected),
+    ("messages/stored", |reading| reading.stored_messages),
 ];
 
 /// Sums whose growth in a minute is averaged.

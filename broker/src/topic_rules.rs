@@ -88,10 +88,14 @@ impl TopicRules {
         self.allows_client_state
     }
 
-    /// Whether the broker may retain something on this topic of its own.
+    /// [`sys::client_state`], if the rule for its topic allows it.
     #[must_use]
-    pub fn opens(&self, topic: &Topic) -> bool {
-        self.rule_of(topic).is_some_and(TopicRule::allows_retain)
+    pub fn client_state(&self, id: &str, is_connected: bool) -> Option<Publication> {
+        if !self.allows_client_state {
+            return None;
+        }
+        let state = sys::client_state(id, is_connected)?;
+        self.rule_of(&state.topic)?.allows_retain().then_some(state)
     }
 }
 
@@ -162,7 +166,6 @@ mod tests {
     #[test]
     fn states_of_clients_are_open_where_a_rule_for_them_says_so() {
         let (deny, allow) = (Some(RetainRule::Deny), Some(RetainRule::Allow));
-        let of_a = Topic::parse("$SYS/broker/clients/a/state", &TopicLimits::STANDARD).unwrap();
         for (filters, is_open, is_open_for_a) in [
             (vec![("#", allow)], false, false),
             (vec![("+/broker/clients/+/state", allow)], false, false),
@@ -176,11 +179,13 @@ mod tests {
         ] {
             let rules = filters.iter().map(|(filter, retain)| TopicRule { retain: *retain, ..rule(filter) });
             let rules = TopicRules::new(rules.collect());
+            let state = rules.client_state("a", true);
             assert_eq!(
-                (rules.allows_client_state(), rules.opens(&of_a)),
+                (rules.allows_client_state(), state.is_some()),
                 (is_open, is_open_for_a),
                 "{filters:?}"
             );
+            assert!(state.is_none_or(|state| state.topic.as_str() == "$SYS/broker/clients/a/state"));
         }
     }
 }

@@ -21,7 +21,7 @@ use tidegate_protocol::mqtt::packet::Version;
 use tidegate_protocol::publication::QoS;
 
 /// Every topic below `$SYS/broker/`.
-const NAMES: [&str; 48] = [
+const NAMES: [&str; 51] = [
     "version",
     "uptime",
     "clients/connected",
@@ -43,6 +43,9 @@ const NAMES: [&str; 48] = [
     "retained messages/count",
     "store/messages/count",
     "store/messages/bytes",
+    "clients/active",
+    "clients/inactive",
+    "messages/stored",
     "load/messages/received/1min",
     "load/messages/received/5min",
     "load/messages/received/15min",

@@ -15,7 +15,6 @@ use crate::outbox::queue::Pushed;
 use crate::router::Matched;
 use crate::router::shared::Group;
 use crate::subscription::{self, Entry, Subscription, Target};
-use crate::sys;
 
 impl Broker {
     pub(super) fn publish(
@@ -80,11 +79,7 @@ impl Broker {
 
     /// Says whether a client is connected, where a topic rule has it. The caller flushes `batch`.
     pub(super) fn publish_client_state(&self, id: &str, is_connected: bool, now: Now, batch: &mut Batch) {
-        if !self.topic_rules.allows_client_state() {
-            return;
-        }
-        let state = sys::client_state(id, is_connected);
-        if let Some(state) = state.filter(|state| self.topic_rules.opens(&state.topic)) {
+        if let Some(state) = self.topic_rules.client_state(id, is_connected) {
             self.publish_own(state, now, batch);
         }
     }
