@@ -19,13 +19,11 @@ pub struct Client {
     pub(crate) standing: Standing,
     /// Its name in the registry, if it has to be found there.
     pub(crate) name: Option<Arc<str>>,
-    /// Its client id, if others are told when it comes and goes.
-    pub(crate) id: Option<Arc<str>>,
     pub(crate) will: Option<Box<Will>>,
     /// Its session, if that may outlive the connection: then what it holds is there, and not here.
     pub(crate) mailbox: Option<Arc<Mailbox>>,
     pub(crate) holdings: Holdings,
-    pub(crate) subscriptions_max: usize,
+    pub(crate) subscriptions_max: u32,
     /// Another connection has its session: nothing more is sent.
     pub(crate) is_replaced: bool,
     /// It belongs to a group: what it has not acknowledged goes to others at its end.
@@ -59,7 +57,6 @@ impl Client {
             outbox,
             standing: Standing::Unknown,
             name: None,
-            id: None,
             will: None,
             mailbox: None,
             holdings: Holdings::default(),
@@ -77,6 +74,11 @@ impl Client {
     /// The name that it is registered under, if it is.
     pub fn name(&self) -> Option<&Arc<str>> {
         self.name.as_ref()
+    }
+
+    /// Whether another connection has been seen to have its session.
+    pub fn is_replaced(&self) -> bool {
+        self.is_replaced
     }
 
     /// Whether it is let in.

@@ -74,6 +74,11 @@ impl Registry {
         user.map_or_else(|| Arc::clone(id), |user| format!("{user}\0{id}").into())
     }
 
+    /// The client id in a name.
+    pub fn id(name: &str) -> &str {
+        name.split_once('\0').map_or(name, |(_, id)| id)
+    }
+
     /// Enters a client; one that is connected under this name is told to go [MQTT-3.1.4-3].
     ///
     /// # Errors

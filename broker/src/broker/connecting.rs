@@ -127,7 +127,8 @@ impl Broker {
         client.outbox.set_client(connect.packet_bytes_max, connect.lag);
         let mut entered = Entered::default();
         // Only names that clients choose can be chosen twice; only sessions that wait have to be found.
-        if !is_assigned || !session_expiry.is_zero() {
+        let is_told = self.topic_rules.allows_client_state();
+        if !is_assigned || !session_expiry.is_zero() || is_told {
             let user = authenticated.as_ref().map(|authenticated| &*authenticated.user);
             let name = Registry::name(user, &id);
             let arrival = Arrival { clean_start: connect.clean_start, session_expiry, forms: connect.forms };
@@ -138,8 +139,7 @@ impl Broker {
             client.name = Some(name);
         }
         client.will = connect.will;
-        client.id = Some(Arc::clone(&id)).filter(|_| self.topic_rules.allows_client_state());
-        client.subscriptions_max = connect.subscriptions_max;
+        client.subscriptions_max = u32::try_from(connect.subscriptions_max).unwrap_or(u32::MAX);
         client.mailbox = entered.mailbox;
         client.standing = match authenticated {
             Some(authenticated) => Standing::Authenticated(Box::new(authenticated)),

@@ -8,6 +8,7 @@ use tracing::info;
 use super::{Batch, Broker, Now};
 use crate::client::{Client, Standing};
 use crate::mailbox::{Detached, Mailbox};
+use crate::registry::Registry;
 use crate::subscription::Entry;
 
 /// Sessions that one turn of the timer's task deals with, before others get theirs.
@@ -37,10 +38,10 @@ impl Broker {
                 }
             }
         }
-        let name = client.name.take();
-        let has_left = name.is_none_or(|name| self.registry.leave(&name, &client.outbox));
-        if let Some(id) = client.id.take().filter(|_| has_left) {
-            self.publish_client_state(&id, false, now, batch);
+        if let Some(name) = client.name.take()
+            && self.registry.leave(&name, &client.outbox)
+        {
+            self.publish_client_state(Registry::id(&name), false, now, batch);
         }
     }
 

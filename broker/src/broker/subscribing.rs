@@ -22,7 +22,8 @@ impl Broker {
         batch: &mut Batch,
     ) -> Result<Granted, Refusal> {
         let name = name_of(&subscribe);
-        let (target, limit) = (client.target(), client.subscriptions_max);
+        let target = client.target();
+        let limit = usize::try_from(client.subscriptions_max).unwrap_or(usize::MAX);
         let qos = subscribe.qos.min(self.rules.qos_max);
         let retained = subscribe.retained;
         if subscribe.group.is_some() {
@@ -187,5 +188,5 @@ fn name_of(subscribe: &Subscribe) -> SubscriptionName {
 }
 
 fn id_for(subscribe: &Subscribe, old: Option<&Subscription>, holdings: &mut Holdings) -> SubscriptionId {
-    subscribe.id.or(old.map(|old| old.id)).unwrap_or_else(|| holdings.new_id())
+    subscribe.id.or_else(|| old.map(|old| old.id)).unwrap_or_else(|| holdings.new_id())
 }
