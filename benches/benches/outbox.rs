@@ -8,7 +8,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize};
+use std::sync::atomic::{AtomicIsize, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,17 +18,19 @@ use tidegate::metrics::Metrics;
 use tidegate::outbox::queue::Limits;
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
-use tidegate::subscription::{Entry, Subscription, size_bytes};
-use tidegate_protocol::publication::{Form, Publication, QoS};
-use tidegate_protocol::session::{Copies, Forms, Overflow, SubscriptionId};
+use tidegate::subscription::{Entry, Subscription, Target, Terms, size_bytes};
+use tidegate_protocol::publication::{Form, Publication};
+use tidegate_protocol::session::{Forms, SubscriptionId};
 use tidegate_protocol::subprotocol::Family;
-use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::MessageKind;
 use tidegate_protocol::websocket::prepared::Prepared;
 
 fn main() {
     divan::main();
 }
+
+static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
 
 static FORM: Form = Form {
     slot: 0,
@@ -92,19 +94,9 @@ fn client(kind: Kind) -> Client {
     });
     let outbox = Outbox::new(1, Arc::new(kind.peer), None, Arc::clone(&shared), Family::Raw);
     let subscription = |id| {
-        Arc::new(Subscription {
-            outbox: Arc::clone(&outbox),
-            id: SubscriptionId(id),
-            qos: QoS::AtMostOnce,
-            forms: Some(Forms { live: &FORM, retained: &FORM }),
-            no_local: false,
-            retain_as_published: false,
-            overflow: Overflow::DropOldest,
-            overflow_acked: Overflow::Disconnect,
-            conflate: kind.conflate,
-            copies: Copies::PerClient,
-            alive: AtomicBool::new(true),
-        })
+        let terms = Terms { forms: Some(&FORMS), conflate: kind.conflate, ..Terms::default() };
+        let filter = TopicFilter::parse("#", &TopicLimits::STANDARD).unwrap();
+        Subscription::new(Target::Outbox(Arc::clone(&outbox)), SubscriptionId(id), filter, terms)
     };
     let mut entries = Vec::new();
     for id in 0..u32::try_from(kind.subscriptions).unwrap() {
@@ -115,7 +107,7 @@ fn client(kind: Kind) -> Client {
             // Encoded before, as for all but the first of a fan-out.
             let _frame = publication.prepared(&FORM);
             let size_bytes = size_bytes(&publication);
-            entries.push(Entry::live(&publication, &subscription, QoS::AtMostOnce, None, size_bytes));
+            entries.push(Entry::live(&publication, &subscription, None, size_bytes));
         }
     }
     Client { outbox, shared, entries, next: 0, now }

@@ -11,13 +11,15 @@ use tidegate::metrics::Metrics;
 use tidegate::outbox::queue::{Frame, Limits, Pushed, Signals};
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
-use tidegate::subscription::{Entry, Subscription, size_bytes};
+use tidegate::subscription::{Entry, Subscription, Target, Terms, size_bytes};
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{Copies, DropReason, Forms, LagNotice, Overflow, SubscriptionId, Wants};
 use tidegate_protocol::subprotocol::Family;
-use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::MessageKind;
 use tidegate_protocol::websocket::prepared::Prepared;
+
+static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
 
 static FORM: Form = Form {
     slot: 0,
@@ -69,19 +71,17 @@ pub(crate) fn new_client(number: u64, limits: Limits, write: WriteLimits) -> Cli
 
 /// The one place that knows how a subscription is made.
 pub(crate) fn new_subscription(outbox: &Arc<Outbox>, kind: Kind) -> Arc<Subscription> {
-    Arc::new(Subscription {
-        outbox: Arc::clone(outbox),
-        id: SubscriptionId(kind.id),
+    let terms = Terms {
         qos: kind.qos,
-        forms: kind.has_form.then_some(Forms { live: &FORM, retained: &FORM }),
-        no_local: false,
-        retain_as_published: false,
+        forms: kind.has_form.then_some(&FORMS),
         overflow: kind.overflow,
         overflow_acked: kind.overflow,
         conflate: kind.conflate,
         copies: Copies::PerSubscription,
-        alive: AtomicBool::new(true),
-    })
+        ..Terms::default()
+    };
+    let filter = TopicFilter::parse("#", &TopicLimits::STANDARD).unwrap();
+    Subscription::new(Target::Outbox(Arc::clone(outbox)), SubscriptionId(kind.id), filter, terms)
 }
 
 /// The one place that knows how an entry is made.
@@ -94,7 +94,7 @@ pub(crate) fn new_entry(
     if is_retained {
         return Entry::retained(publication, subscription);
     }
-    Entry::live(&publication, subscription, subscription.qos, None, size_bytes(&publication))
+    Entry::live(&publication, subscription, None, size_bytes(&publication))
 }
 
 /// A socket of memory that takes `room` bytes and remembers each write as the lengths of its slices.
