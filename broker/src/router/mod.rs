@@ -14,6 +14,7 @@ mod cache;
 mod exact;
 mod generation;
 mod matched;
+pub mod shared;
 mod subscribers;
 mod wildcard;
 
