@@ -412,6 +412,10 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         subscriptions_max: config.mqtt.max_subscriptions,
         user_properties_max: config.mqtt.max_user_properties,
         client_id_bytes_max: config.mqtt.max_client_id_bytes,
+        pong_counts_as_alive: config.mqtt.pong_counts_as_alive,
+        response_information: Some(&config.mqtt.response_information)
+            .filter(|prefix| !prefix.is_empty())
+            .map(|prefix| prefix.as_str().into()),
     }
 }
 

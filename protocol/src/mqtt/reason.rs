@@ -113,6 +113,10 @@ impl ReasonCode {
     #[must_use]
     pub fn of_refusal(refusal: &Refusal, answer: PacketType) -> Self {
         let code = match refusal {
+            // DISCONNECT has but one word for them.
+            Refusal::BadCredentials | Refusal::BadMethod if answer == PacketType::Disconnect => {
+                Self::NOT_AUTHORIZED
+            }
             Refusal::BadCredentials => Self::BAD_USER_NAME_OR_PASSWORD,
             Refusal::BadMethod => Self::BAD_AUTHENTICATION_METHOD,
             Refusal::NotAuthorized | Refusal::Forbidden(_) => Self::NOT_AUTHORIZED,
@@ -122,7 +126,9 @@ impl ReasonCode {
             }
             Refusal::BadTopic(_) => Self::TOPIC_NAME_INVALID,
             Refusal::Quota { .. } => Self::QUOTA_EXCEEDED,
-            Refusal::Overloaded(_) if answer == PacketType::ConnAck => Self::SERVER_BUSY,
+            Refusal::Overloaded(_) if matches!(answer, PacketType::ConnAck | PacketType::Disconnect) => {
+                Self::SERVER_BUSY
+            }
             Refusal::Overloaded(_) => Self::QUOTA_EXCEEDED,
             Refusal::Unsupported(_) => Self::IMPLEMENTATION_SPECIFIC,
             Refusal::Internal => Self::UNSPECIFIED_ERROR,
@@ -261,8 +267,14 @@ mod tests {
             Refusal::Internal,
         ];
         for refusal in &refusals {
-            for answer in [PacketType::ConnAck, PacketType::PubAck, PacketType::SubAck, PacketType::UnsubAck]
-            {
+            for answer in [
+                PacketType::ConnAck,
+                PacketType::PubAck,
+                PacketType::PubRec,
+                PacketType::SubAck,
+                PacketType::UnsubAck,
+                PacketType::Disconnect,
+            ] {
                 let code = ReasonCode::of_refusal(refusal, answer);
                 assert!(code.is_allowed_in(answer) && code.is_error(), "{refusal:?} in {answer:?}: {code:?}");
             }

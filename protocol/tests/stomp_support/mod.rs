@@ -134,13 +134,15 @@ fn show_request(request: &Request) -> String {
                 None => "nobody".to_owned(),
                 Some(Credentials::Token(token)) => format!("token {token}"),
                 Some(Credentials::Password { user, password }) => format!("{user} {password:?}"),
+                Some(Credentials::Exchange { method, .. }) => panic!("STOMP knows no exchange: {method}"),
             };
             format!("connect {:?} {credentials} {:?}", connect.client_id, connect.lag)
         }
         Request::Subscribe(list) => {
             let [one] = list.as_slice() else { panic!("one subscription at a time") };
             let local = if one.no_local { " no-local" } else { "" };
-            format!("subscribe {} {} qos{}{local}", one.id.unwrap().0, one.filter, one.qos as u8)
+            let Some(id) = one.id else { panic!("STOMP names subscriptions by id: {one:?}") };
+            format!("subscribe {} {} qos{}{local}", id.0, one.filter, one.qos as u8)
         }
         Request::Unsubscribe(names) => match names.as_slice() {
             [SubscriptionName::Id(id)] => format!("unsubscribe {}", id.0),

@@ -5,12 +5,12 @@
 
 use std::num::NonZeroU32;
 
-use super::{End, Handled, MqttSession, Phase, SUBSCRIBE, UNSUBSCRIBE, reason_string};
-use crate::mqtt::forms;
-use crate::mqtt::packet::{self, Packet, PacketType, ReasonCode, SubAck, Unsubscribe, Version};
+use super::send::reason_string;
+use super::{End, Handled, MqttSession, Phase, SUBSCRIBE, UNSUBSCRIBE};
+use crate::mqtt::packet::{self, Packet, PacketType, ReasonCode, SubAck, Unsubscribe};
 use crate::publication::QoS;
-use crate::session::{Copies, Refusal, Reply, Request, Subscribe, SubscriptionName};
-use crate::topic::{TopicError, TopicFilter};
+use crate::session::{Copies, Refusal, Reply, Request, RetainHandling, Subscribe, SubscriptionName};
+use crate::topic::{ShareName, TopicError, TopicFilter};
 
 /// Between SUBSCRIBE and SUBACK: for each filter, that the broker was asked, or why not.
 pub(super) struct Subscribing {
@@ -18,10 +18,10 @@ pub(super) struct Subscribing {
     filters: Vec<Result<(), ReasonCode>>,
 }
 
-/// Between UNSUBSCRIBE and UNSUBACK: for each filter, whether the broker was asked.
+/// Between UNSUBSCRIBE and UNSUBACK: the same.
 pub(super) struct Unsubscribing {
     packet_id: u16,
-    asked: Vec<bool>,
+    filters: Vec<Result<(), ReasonCode>>,
 }
 
 impl MqttSession {
@@ -52,20 +52,21 @@ impl MqttSession {
         asked: &packet::Subscription,
         identifier: Option<NonZeroU32>,
     ) -> Result<Subscribe, ReasonCode> {
-        let filter = accepted(&asked.filter)?.clone();
-        let version = self.codec.version().unwrap_or(Version::V3_1_1);
+        let (group, filter) = parts(&asked.filter)?;
+        let is_shared = group.is_some();
         Ok(Subscribe {
             // The same filter again replaces the subscription [MQTT-3.8.4-3].
             id: None,
             filter,
-            group: None,
+            group,
             identifier,
             qos: asked.qos.min(self.settings.max_qos), // [MQTT-3.8.4-7]
-            // A Subscription Identifier makes the packet this subscription's own [MQTT-3.8.4-8].
-            forms: identifier.is_none().then(|| forms::of_version(version)),
+            // A Subscription Identifier makes the packet this subscription's own [MQTT-3.3.4-3].
+            forms: self.shared_forms().filter(|_| identifier.is_none()),
             no_local: asked.no_local,
             retain_as_published: asked.retain_as_published,
-            retained: asked.retain_handling,
+            // §4.8.2: no retained messages at a shared subscription.
+            retained: if is_shared { RetainHandling::Skip } else { asked.retain_handling },
             overflow: None,
             conflate: None,
             copies: Copies::PerClient,
@@ -105,15 +106,13 @@ impl MqttSession {
         self.send(Packet::SubAck(SubAck { packet_id, properties, reasons }));
     }
 
-    pub(super) fn handle_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Handled {
-        let names: Vec<Option<SubscriptionName>> = unsubscribe
-            .filters
-            .into_iter()
-            .map(|filter| Some(SubscriptionName::Filter { group: None, filter: filter.ok()? }))
-            .collect();
-        let asked = names.iter().map(Option::is_some).collect();
-        let unsubscribing = Unsubscribing { packet_id: unsubscribe.packet_id, asked };
-        let names: Vec<SubscriptionName> = names.into_iter().flatten().collect();
+    pub(super) fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Handled {
+        let mut filters = Vec::with_capacity(unsubscribe.filters.len());
+        let mut names = Vec::new();
+        for filter in &unsubscribe.filters {
+            filters.push(unsubscription(filter).map(|name| names.push(name)));
+        }
+        let unsubscribing = Unsubscribing { packet_id: unsubscribe.packet_id, filters };
         if names.is_empty() {
             self.handle_unsubscribe_reply(unsubscribing, Reply::Unsubscribed(Vec::new()));
             return Ok(());
@@ -137,11 +136,12 @@ impl MqttSession {
             _ => Vec::new().into_iter(),
         };
         let reasons = unsubscribing
-            .asked
+            .filters
             .into_iter()
-            .map(|asked| match asked && existed.next().unwrap_or(false) {
-                true => ReasonCode::SUCCESS,
-                false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+            .map(|filter| match filter {
+                Err(reason) => reason,
+                Ok(()) if existed.next().unwrap_or(false) => ReasonCode::SUCCESS,
+                Ok(()) => ReasonCode::NO_SUBSCRIPTION_EXISTED,
             })
             .collect();
         let packet_id = unsubscribing.packet_id;
@@ -149,13 +149,24 @@ impl MqttSession {
     }
 }
 
-/// A filter that this server takes.
-fn accepted(filter: &Result<TopicFilter, TopicError>) -> Result<&TopicFilter, ReasonCode> {
+/// The group and the filter of a filter that this server takes.
+fn parts(filter: &Result<TopicFilter, TopicError>) -> Result<(Option<ShareName>, TopicFilter), ReasonCode> {
     let filter = filter.as_ref().map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
-    if filter.as_str().starts_with("$share/") {
-        return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+    match filter.shared() {
+        None => Ok((None, filter.clone())),
+        Some(Ok((group, filter))) => Ok((Some(group), filter)),
+        // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+        Some(Err(_)) => Err(ReasonCode::TOPIC_FILTER_INVALID),
     }
-    Ok(filter)
+}
+
+/// A filter beyond our limits is that of no subscription; one that cannot exist is told so.
+fn unsubscription(filter: &Result<TopicFilter, TopicError>) -> Result<SubscriptionName, ReasonCode> {
+    if filter.is_err() {
+        return Err(ReasonCode::NO_SUBSCRIPTION_EXISTED);
+    }
+    let (group, filter) = parts(filter)?;
+    Ok(SubscriptionName::Filter { group, filter })
 }
 
 const fn granted_code(qos: QoS) -> ReasonCode {
