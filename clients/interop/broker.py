@@ -9,21 +9,33 @@ import time
 from pathlib import Path
 
 
-class Broker:
-    """Runs `tidegate serve` with a configuration of its own on a free port."""
+def scram_line(binary, name, password):
+    """A line of `auth.scram_file`, as the operator gets it: `tidegate scram NAME` with the password on stdin."""
+    done = subprocess.run([binary, "scram", name], input=password + "\n", capture_output=True, text=True, check=True)
+    return done.stdout
 
-    def __init__(self, more=""):
+
+class Broker:
+    """Runs `tidegate serve` with a configuration of its own on a free port; `scram` are pairs of name and password."""
+
+    def __init__(self, more="", scram=()):
         self._folder = tempfile.TemporaryDirectory(prefix="tidegate-interop-")
         self.port = free_port()
+        root = Path(__file__).resolve().parents[2]
+        binary = str(os.environ.get("TIDEGATE_BIN", root / "target" / "debug" / "tidegate"))
         config = Path(self._folder.name) / "tidegate.toml"
+        if scram:
+            lines = [scram_line(binary, name, password) for name, password in scram]
+            users = Path(self._folder.name) / "users"
+            users.write_text("".join(lines))
+            users.chmod(0o600)
+            more += f'\n[auth]\nanonymous = "never"\nscram_file = "{users}"\n'
         config.write_text(
             f'[[listener]]\nbind = "127.0.0.1:{self.port}"\n\n[admin]\nbind = "127.0.0.1:{free_port()}"\n\n{more}'
         )
-        root = Path(__file__).resolve().parents[2]
-        binary = os.environ.get("TIDEGATE_BIN", root / "target" / "debug" / "tidegate")
         self.log = []
         self._process = subprocess.Popen(
-            [str(binary), "serve", "--config", str(config)],
+            [binary, "serve", "--config", str(config)],
             cwd=self._folder.name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         )
         threading.Thread(target=self._read, daemon=True).start()

@@ -1,96 +1,21 @@
-"""What outside clients must be able to do, each case a sentence. Clients come from clients.py, the broker from broker.py."""
+"""What every kind of client must be able to do, and what one protocol says to another; each case a sentence."""
 
 import json
 import os
 import socket
 
 import paho.mqtt.client as paho
-from clients import Envelope, JsClient, Paho, Payload, StompPy, query
+from clients import Envelope, Paho, Payload, StompPy, query
+from kinds import KINDS, open_kind, open_js, payload_path
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as ws_connect
-
-CASES = []
-
-
-def case(sentence):
-    """Enters a function under its sentence."""
-
-    def enter(function):
-        CASES.append((sentence, function))
-        return function
-
-    return enter
-
-
-class World:
-    """What a case is given: the broker, the agent, and a topic of its own."""
-
-    def __init__(self, broker, agent, number):
-        self.broker, self.agent, self.port = broker, agent, broker.port
-        self.topic = f"interop/{number}"
-        self.opened = []
-
-    def open(self, kind, subscribe=None, publish=None):
-        """A client of this kind; subscribed, and able to publish to `publish`."""
-        client = KINDS[kind](self, subscribe, publish)
-        self.opened.append(client)
-        if subscribe:
-            client.subscribe(subscribe)
-        return client
-
-    def keep(self, client):
-        self.opened.append(client)
-        return client
-
-    def js(self, kind, path, **options):
-        return self.keep(JsClient(self.agent, kind, {"url": self.broker.url(path), **options}))
-
-    def close(self):
-        for client in self.opened:
-            try:
-                client.close()
-            except Exception:  # noqa: BLE001 - it may have been closed on purpose
-                pass
-
-
-def _payload_path(subscribe, publish):
-    return "/ws?" + query(*filter(None, [subscribe]), pub=publish)
-
-
-KINDS = {
-    "mqtt.js 3.1.1": lambda w, s, p: JsClient(w.agent, "mqtt", {"url": w.broker.url("/mqtt"), "version": 4}),
-    "mqtt.js 5": lambda w, s, p: JsClient(w.agent, "mqtt", {"url": w.broker.url("/mqtt"), "version": 5}),
-    "paho 3.1.1": lambda w, s, p: Paho(w.port, paho.MQTTv311),
-    "paho 5": lambda w, s, p: Paho(w.port, paho.MQTTv5),
-    "stompjs 1.0": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.0"}),
-    "stompjs 1.1": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.1"}),
-    "stompjs 1.2": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.2"}),
-    "stomp.py": lambda w, s, p: StompPy(w.port),
-    "websockets, JSON envelope": lambda w, s, p: Envelope(w.port),
-    "websockets, MessagePack envelope": lambda w, s, p: Envelope(w.port, packed=True),
-    "websockets with deflate, payload mode": lambda w, s, p: Payload(
-        w.port, query(*filter(None, [s]), pub=p), deflate=True
-    ),
-    "node ws, payload mode": lambda w, s, p: JsClient(w.agent, "ws", {"url": w.broker.url(_payload_path(s, p))}),
-    "Chromium": lambda w, s, p: JsClient(w.agent, "page", {"url": w.broker.url(_payload_path(s, p))}),
-}
-
-
-def expect(actual, wanted, what="it"):
-    assert actual == wanted, f"{what} is {actual!r:.300}, not {wanted!r:.300}"
-
-
-def expect_payload(client, payload, what="the payload"):
-    message = client.receive()
-    expect(message.payload, payload, what)
-    return message
-
+from world import case, expect, expect_payload
 
 def _every_publisher_reaches_every_receiver(publisher):
     def run(world):
         topic = f"{world.topic}/3/temp"
-        source = world.open(publisher, publish=topic)
-        receivers = {kind: world.open(kind, subscribe=f"{world.topic}/+/temp") for kind in KINDS}
+        source = open_kind(world, publisher, publish=topic)
+        receivers = {kind: open_kind(world, kind, subscribe=f"{world.topic}/+/temp") for kind in KINDS}
         for payload in (b"21.5", "grüße, 世界 🌊".encode(), b"last"):
             source.publish(topic, payload)
             for kind, receiver in receivers.items():
@@ -110,8 +35,8 @@ for _kind in KINDS:
 for _kind in KINDS:
 
     def _retained(world, kind=_kind):
-        world.open("paho 5").publish(world.topic, b"kept", qos=1, retain=True)
-        message = expect_payload(world.open(kind, subscribe=world.topic), b"kept")
+        open_kind(world, "paho 5").publish(world.topic, b"kept", qos=1, retain=True)
+        message = expect_payload(open_kind(world, kind, subscribe=world.topic), b"kept")
         flags = [message.info.get("retain"), message.info.get("ret"), message.info.get("headers", {}).get("retained")]
         if message.topic is not None:
             assert any(flag in (True, "true") for flag in flags), f"nothing says that it is retained: {message.info}"
@@ -121,25 +46,25 @@ for _kind in KINDS:
 
 @case("an empty retained message deletes the retained one, from STOMP as from MQTT")
 def _(world):
-    world.open("paho 3.1.1").publish(world.topic, b"kept", qos=1, retain=True)
-    world.open("stompjs 1.2").publish(world.topic, b"", headers={"retain": "true"})
-    late = world.open("websockets, JSON envelope", subscribe=world.topic)
+    open_kind(world, "paho 3.1.1").publish(world.topic, b"kept", qos=1, retain=True)
+    open_kind(world, "stompjs 1.2").publish(world.topic, b"", headers={"retain": "true"})
+    late = open_kind(world, "websockets, JSON envelope", subscribe=world.topic)
     late.publish(world.topic, b"live")
     expect_payload(late, b"live", "the first message")
 
 
 @case("STOMP and the envelope can retain, and MQTT gets it")
 def _(world):
-    world.open("stomp.py").publish(f"{world.topic}/a", b"from STOMP", headers={"retain": "true"})
-    world.open("websockets, MessagePack envelope").publish(f"{world.topic}/b", b"from raw", retain=True)
-    late = world.open("mqtt.js 5", subscribe=f"{world.topic}/#")
+    open_kind(world, "stomp.py").publish(f"{world.topic}/a", b"from STOMP", headers={"retain": "true"})
+    open_kind(world, "websockets, MessagePack envelope").publish(f"{world.topic}/b", b"from raw", retain=True)
+    late = open_kind(world, "mqtt.js 5", subscribe=f"{world.topic}/#")
     heard = sorted((late.receive().payload, late.receive().payload))
     expect(heard, [b"from STOMP", b"from raw"])
 
 
 @case("payload mode with last=0 gets no retained message")
 def _(world):
-    world.open("paho 5").publish(world.topic, b"kept", qos=1, retain=True)
+    open_kind(world, "paho 5").publish(world.topic, b"kept", qos=1, retain=True)
     client = world.keep(Payload(world.port, query(world.topic, pub=world.topic, last=0)))
     client.publish(world.topic, b"live")
     expect_payload(client, b"live", "the first message")
@@ -150,7 +75,7 @@ def _(world):
 
 @case("the will of a paho client is published when its socket is killed, and not when it disconnects")
 def _(world):
-    listener = world.open("stompjs 1.2", subscribe=f"{world.topic}/#")
+    listener = open_kind(world, "stompjs 1.2", subscribe=f"{world.topic}/#")
     polite = Paho(world.port, paho.MQTTv311, will=(f"{world.topic}/polite", b"gone", 0, False))
     polite.close()
     Paho(world.port, paho.MQTTv311, will=(f"{world.topic}/killed", b"gone", 1, False)).kill()
@@ -159,9 +84,9 @@ def _(world):
 
 @case("the will of an mqtt.js 5 client is published when its socket is killed")
 def _(world):
-    listener = world.open("Chromium", subscribe=f"{world.topic}/will")
+    listener = open_kind(world, "Chromium", subscribe=f"{world.topic}/will")
     will = {"topic": f"{world.topic}/will", "payload": "gone", "qos": 1, "retain": False}
-    world.js("mqtt", "/mqtt", version=5, will=will).kill()
+    open_js(world, "mqtt", "/mqtt", version=5, will=will).kill()
     expect_payload(listener, b"gone")
 
 
@@ -170,9 +95,9 @@ def _(world):
 
 @case("QoS 1 is granted and delivered with QoS 1 between paho and mqtt.js")
 def _(world):
-    receiver = world.open("mqtt.js 5")
+    receiver = open_kind(world, "mqtt.js 5")
     receiver.subscribe(world.topic, qos=1)
-    sender = world.open("paho 3.1.1")
+    sender = open_kind(world, "paho 3.1.1")
     expect(sender.subscribe(f"{world.topic}/own", qos=1), 1, "the granted QoS")
     for number in range(50):
         sender.publish(world.topic, str(number).encode(), qos=1)
@@ -182,8 +107,8 @@ def _(world):
 
 @case("QoS 0 messages of one publisher keep their order through every protocol")
 def _(world):
-    receivers = [world.open(kind, subscribe=world.topic) for kind in ("paho 5", "stompjs 1.2", "node ws, payload mode")]
-    sender = world.open("websockets with deflate, payload mode", publish=world.topic)
+    receivers = [open_kind(world, kind, subscribe=world.topic) for kind in ("paho 5", "stompjs 1.2", "node ws, payload mode")]
+    sender = open_kind(world, "websockets with deflate, payload mode", publish=world.topic)
     for number in range(300):
         sender.publish(world.topic, str(number).encode())
     for receiver in receivers:
@@ -195,7 +120,7 @@ def _(world):
 def _(world):
     receiver = world.keep(StompPy(world.port))
     receiver.subscribe(world.topic, ack="client-individual")
-    sender = world.open("paho 5")
+    sender = open_kind(world, "paho 5")
     for number in range(100):
         sender.publish(world.topic, str(number).encode(), qos=1)
     for number in range(100):
@@ -207,7 +132,7 @@ def _(world):
 def _(world):
     receiver = world.keep(StompPy(world.port))
     receiver.subscribe(world.topic, ack="client")
-    sender = world.open("paho 5")
+    sender = open_kind(world, "paho 5")
     # More than the prefetch of 32, so that the rest comes only when acknowledgements are understood.
     for number in range(96):
         sender.publish(world.topic, str(number).encode(), qos=1)
@@ -220,9 +145,9 @@ def _(world):
 @case("stompjs acknowledges in client-individual mode in STOMP 1.1 and 1.2")
 def _(world):
     for version in ("1.1", "1.2"):
-        receiver = world.js("stomp", "/stomp", version=version)
+        receiver = open_js(world, "stomp", "/stomp", version=version)
         receiver.subscribe(f"{world.topic}/{version}", headers={"ack": "client-individual"}, acknowledge="ack")
-        sender = world.open("paho 3.1.1")
+        sender = open_kind(world, "paho 3.1.1")
         for number in range(64):
             sender.publish(f"{world.topic}/{version}", str(number).encode(), qos=1)
         for number in range(64):
@@ -231,7 +156,7 @@ def _(world):
 
 @case("the envelope answers pub with ok and the number of matches, and ping with pong")
 def _(world):
-    client = world.open("websockets, JSON envelope", subscribe=world.topic)
+    client = open_kind(world, "websockets, JSON envelope", subscribe=world.topic)
     expect(client.publish(world.topic, b"x").get("matched"), 1, "matched")
     client.say({"op": "ping", "id": 77})
     expect(client.answer()["op"], "pong")
@@ -244,8 +169,8 @@ LARGE = os.urandom(450 * 1024).hex().encode()
 for _kind in ("paho 5", "stomp.py", "websockets, MessagePack envelope", "node ws, payload mode"):
 
     def _large(world, kind=_kind):
-        sender = world.open(kind, publish=world.topic)
-        receivers = {name: world.open(name, subscribe=world.topic) for name in KINDS}
+        sender = open_kind(world, kind, publish=world.topic)
+        receivers = {name: open_kind(world, name, subscribe=world.topic) for name in KINDS}
         sender.publish(world.topic, LARGE)
         for name, receiver in receivers.items():
             heard = receiver.receive(20).payload
@@ -258,8 +183,8 @@ BINARY = bytes(range(256)) * 8
 for _kind in ("mqtt.js 5", "stompjs 1.2", "websockets, JSON envelope", "websockets, MessagePack envelope", "Chromium"):
 
     def _binary(world, kind=_kind):
-        sender = world.open(kind, publish=world.topic)
-        receivers = {name: world.open(name, subscribe=world.topic) for name in KINDS}
+        sender = open_kind(world, kind, publish=world.topic)
+        receivers = {name: open_kind(world, name, subscribe=world.topic) for name in KINDS}
         options = {"binary": True} if kind == "Chromium" else {}
         sender.publish(world.topic, BINARY, **options)
         for name, receiver in receivers.items():
@@ -270,7 +195,7 @@ for _kind in ("mqtt.js 5", "stompjs 1.2", "websockets, JSON envelope", "websocke
 
 @case("a text frame comes out of payload mode as text, a binary frame as binary")
 def _(world):
-    page = world.open("Chromium", subscribe=world.topic, publish=world.topic)
+    page = open_kind(world, "Chromium", subscribe=world.topic, publish=world.topic)
     page.publish(world.topic, b"text", binary=False)
     expect(page.receive().info["binary"], False, "the kind of the first")
     page.publish(world.topic, b"binary", binary=True)
@@ -279,8 +204,8 @@ def _(world):
 
 @case("the envelope's data passes JSON through verbatim")
 def _(world):
-    listener = world.open("paho 3.1.1", subscribe=world.topic)
-    client = world.open("websockets, JSON envelope")
+    listener = open_kind(world, "paho 3.1.1", subscribe=world.topic)
+    client = open_kind(world, "websockets, JSON envelope")
     client.call(op="pub", topic=world.topic, data={"fan": "on", "n": [1, 2.5, None]})
     expect(json.loads(listener.receive().payload), {"fan": "on", "n": [1, 2.5, None]})
 
@@ -288,7 +213,7 @@ def _(world):
 @case("payload mode with=topic puts the topic and a newline before the payload")
 def _(world):
     client = world.keep(Payload(world.port, query(f"{world.topic}/#", **{"with": "topic"})))
-    world.open("paho 5").publish(f"{world.topic}/a/b", b"x")
+    open_kind(world, "paho 5").publish(f"{world.topic}/a/b", b"x")
     expect_payload(client, f"{world.topic}/a/b\nx".encode())
 
 
@@ -302,7 +227,7 @@ def _(world):
     payload = json.dumps([{"sensor": n, "value": 21.5} for n in range(200)]).encode()
     read, _ = _bytes_on_the_wire(world, payload, "permessage-deflate")
     assert read < len(payload) / 2, f"{len(payload)} bytes of JSON came as {read} bytes"
-    world.open("paho 5").publish(world.topic, payload)
+    open_kind(world, "paho 5").publish(world.topic, payload)
     expect_payload(client, payload)
 
 
@@ -318,7 +243,7 @@ def _bytes_on_the_wire(world, payload, extension):
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += wire.recv(1)
-        world.open("paho 5").publish(world.topic, payload)
+        open_kind(world, "paho 5").publish(world.topic, payload)
         first = wire.recv(65536)
         return len(first), first[0] & 0x40
 
@@ -326,11 +251,11 @@ def _bytes_on_the_wire(world, payload, extension):
 @case("node ws with perMessageDeflate and Chromium negotiate deflate and hear the payload")
 def _(world):
     payload = json.dumps([{"sensor": n, "value": 21.5} for n in range(200)]).encode()
-    path = _payload_path(world.topic, None)
-    node, page = world.js("ws", path, deflate=True), world.js("page", path)
+    path = payload_path(world.topic, None)
+    node, page = open_js(world, "ws", path, deflate=True), open_js(world, "page", path)
     for client in (node, page):
         assert "permessage-deflate" in client.opened["extensions"], client.opened
-    world.js("ws", _payload_path(None, world.topic), deflate=True).publish(world.topic, payload)
+    open_js(world, "ws", payload_path(None, world.topic), deflate=True).publish(world.topic, payload)
     for client in (node, page):
         expect_payload(client, payload)
 
@@ -384,12 +309,12 @@ def _(world):
 @case("a page sees its socket fail when no offered subprotocol is known, and the next page is fine")
 def _(world):
     try:
-        world.js("page", "/ws", protocols=["soap"])
+        open_js(world, "page", "/ws", protocols=["soap"])
     except ConnectionError:
         pass
     else:
         raise AssertionError("the page's socket opened")
-    expect(world.js("page", "/ws", protocols=["raw"]).opened["protocol"], "raw")
+    expect(open_js(world, "page", "/ws", protocols=["raw"]).opened["protocol"], "raw")
 
 
 # ---- properties across protocols ----------------------------------------------------------------------------------
@@ -397,10 +322,10 @@ def _(world):
 
 @case("MQTT 5 user properties and content type are STOMP headers and the envelope's props")
 def _(world):
-    stompers = [world.open("stompjs 1.2", subscribe=world.topic), world.open("stomp.py", subscribe=world.topic)]
-    raw = world.open("websockets, JSON envelope", subscribe=world.topic)
+    stompers = [open_kind(world, "stompjs 1.2", subscribe=world.topic), open_kind(world, "stomp.py", subscribe=world.topic)]
+    raw = open_kind(world, "websockets, JSON envelope", subscribe=world.topic)
     user = [("unit", "celsius"), ("colon", "a:b\nc")]
-    world.open("paho 5").publish(world.topic, b"21.5", user=user, content_type="application/json")
+    open_kind(world, "paho 5").publish(world.topic, b"21.5", user=user, content_type="application/json")
     for stomper in stompers:
         headers = stomper.receive().info["headers"]
         expect((headers["unit"], headers["colon"]), ("celsius", "a:b\nc"), "the user properties")
@@ -411,8 +336,8 @@ def _(world):
 
 @case("STOMP headers are MQTT 5 user properties")
 def _(world):
-    receiver = world.open("mqtt.js 5", subscribe=world.topic)
-    world.open("stompjs 1.2").publish(world.topic, b"x", headers={"unit": "celsius", "content-type": "text/plain"})
+    receiver = open_kind(world, "mqtt.js 5", subscribe=world.topic)
+    open_kind(world, "stompjs 1.2").publish(world.topic, b"x", headers={"unit": "celsius", "content-type": "text/plain"})
     properties = receiver.receive().info["properties"]
     expect(properties["userProperties"]["unit"], "celsius")
     expect(properties["contentType"], "text/plain")
@@ -423,19 +348,20 @@ def _(world):
 
 @case("pings are answered: MQTT PINGREQ, WebSocket ping from Python and from node")
 def _(world):
-    mqtt = world.open("mqtt.js 3.1.1")
+    mqtt = open_kind(world, "mqtt.js 3.1.1")
     mqtt.ping()
     mqtt.wait_pong()
     world.keep(Payload(world.port, query(world.topic))).ping()
-    node = world.open("node ws, payload mode", subscribe=world.topic)
+    node = open_kind(world, "node ws, payload mode", subscribe=world.topic)
     node.ping()
     node.wait_pong()
 
 
 @case("STOMP heart-beats at the interval of both sides flow both ways and keep stomp.py and stompjs connected")
 def _(world):
+    world.with_broker('[stomp]\nheart_beat = ["1s", "1s"]\n')
     client = world.keep(StompPy(world.port, heartbeats=(1000, 1000)))
-    page = world.js("stomp", "/stomp", version="1.2", heartbeat=1000)
+    page = open_js(world, "stomp", "/stomp", version="1.2", heartbeat=1000)
     assert page.opened["headers"]["heart-beat"] != "0,0", "no heart-beat was agreed"
     client.subscribe(world.topic)
     page.subscribe(world.topic)
@@ -451,7 +377,7 @@ def _(world):
 
 def _bystander(world):
     """Somebody else, who must not notice."""
-    client = world.open("paho 5", subscribe=f"{world.topic}/bystander")
+    client = open_kind(world, "paho 5", subscribe=f"{world.topic}/bystander")
 
     def unharmed():
         client.publish(f"{world.topic}/bystander", b"unharmed")
@@ -519,7 +445,7 @@ def _(world):
 
 @case("an envelope that is not one gets err with a code, and the connection stays")
 def _(world):
-    client = world.open("websockets, JSON envelope")
+    client = open_kind(world, "websockets, JSON envelope")
     client.say({"op": "sub", "id": 5, "topic": "a/#/b"})
     said = client.answer()
     expect((said["op"], said["id"], said["code"]), ("err", 5, "bad_topic"))
@@ -530,7 +456,7 @@ def _(world):
 @case("an MQTT 5 SUBSCRIBE to a bad filter is refused")
 def _(world):
     try:
-        world.open("mqtt.js 5").subscribe("a/#/b")
+        open_kind(world, "mqtt.js 5").subscribe("a/#/b")
     except ConnectionError:
         pass
     else:
@@ -548,16 +474,16 @@ def _expect_close(client):
         return client.close_code
 
 
-# ---- the graceful stop, last: it ends the broker ------------------------------------------------------------------
+# ---- the graceful stop: it ends the broker ------------------------------------------------------------------
 
 
-@case("on SIGTERM every client is told in its own words, and the broker ends with 0")
+@case("on SIGTERM every client is told in its own words, and the broker ends with 0", alone=True)
 def _(world):
     payload = world.keep(Payload(world.port, query(world.topic)))
-    envelope = world.open("websockets, JSON envelope")
-    page = world.open("Chromium", subscribe=world.topic)
-    stomper = world.open("stompjs 1.2", subscribe=world.topic)
-    mqtt = world.open("mqtt.js 5", subscribe=world.topic)
+    envelope = open_kind(world, "websockets, JSON envelope")
+    page = open_kind(world, "Chromium", subscribe=world.topic)
+    stomper = open_kind(world, "stompjs 1.2", subscribe=world.topic)
+    mqtt = open_kind(world, "mqtt.js 5", subscribe=world.topic)
     world.broker.terminate()
     for client in (payload, envelope):
         assert client.wait_closed(10)["code"] in (1001, 1012), "raw was not told"
