@@ -9,12 +9,13 @@ SHELL := bash
 TOOLS := $(CURDIR)/.tools
 VENV := $(TOOLS)/venv
 NODE := $(TOOLS)/node
+RUMQTTC := $(TOOLS)/rumqttc
 FUZZ_SECONDS ?= 10
 # Sanitizers need flags that stable has under this name; the compiler stays the stable one.
 FUZZ := RUSTC_BOOTSTRAP=1 PATH="$(TOOLS)/bin:$$PATH" cargo fuzz
 FUZZ_TARGETS = $(notdir $(basename $(wildcard protocol/fuzz/fuzz_targets/*.rs)))
 
-.PHONY: help run test lint suite doc layering loom bench load fuzz interop setup setup-apt setup-node setup-python setup-fuzz
+.PHONY: help run test lint suite doc layering loom bench load fuzz interop setup setup-apt setup-node setup-python setup-rumqttc setup-fuzz
 
 help: ## These verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
@@ -58,11 +59,12 @@ fuzz: setup-fuzz ## Ten seconds of each fuzz target (FUZZ_SECONDS=600 for more)
 		(cd protocol && $(FUZZ) run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048); \
 	done
 
-interop: setup-apt setup-node setup-python ## Outside clients against the broker
+interop: setup-apt setup-node setup-python setup-rumqttc ## Outside clients against the broker
 	cargo build -p tidegate
-	TIDEGATE_BIN=$(CURDIR)/target/debug/tidegate NODE_PATH=$(NODE)/node_modules $(VENV)/bin/python clients/interop/run
+	TIDEGATE_BIN=$(CURDIR)/target/debug/tidegate RUMQTTC_AGENT=$(RUMQTTC)/debug/interop-rumqttc \
+		NODE_PATH=$(NODE)/node_modules $(VENV)/bin/python clients/interop/run
 
-setup: setup-apt setup-node setup-python setup-fuzz ## Fetch what the tests need, into .tools
+setup: setup-apt setup-node setup-python setup-rumqttc setup-fuzz ## Fetch what the tests need, into .tools
 
 setup-apt:
 	@clients/interop/setup-apt
@@ -79,6 +81,10 @@ $(VENV)/.stamp: clients/interop/requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# A folder of its own: what it is built with has nothing to do with the broker.
+setup-rumqttc:
+	cargo build --quiet --locked --manifest-path clients/interop/rumqttc/Cargo.toml --target-dir $(RUMQTTC)
 
 setup-fuzz: $(TOOLS)/bin/cargo-fuzz
 $(TOOLS)/bin/cargo-fuzz:

@@ -30,26 +30,37 @@ function closed(client, info) {
 }
 
 const kinds = {
-  mqtt(name, { url, version, will, clientId }) {
+  mqtt(name, { url, version, will, clientId, clean = true, keepalive = 30, properties = {}, manual = false }) {
     return new Promise((resolve, reject) => {
       const client = mqtt.connect(url, {
-        protocolVersion: version, reconnectPeriod: 0, clean: true, keepalive: 30, will: bytesOf(will), clientId,
+        protocolVersion: version, reconnectPeriod: 0, resubscribe: false, clean, keepalive, clientId,
+        will: will && { ...will, payload: Buffer.from(will.payload, 'base64'), properties: toMqttJs(will.properties) },
+        properties: version === 5 ? toMqttJs(properties) : undefined,
       });
-      client.on('message', (topic, payload, packet) =>
-        heard(name, topic, payload, { retain: packet.retain, qos: packet.qos, properties: packet.properties ?? {} }));
+      const unacknowledged = new Map();
+      if (manual) client.handleMessage = (packet, done) => { unacknowledged.set(packet.messageId, done); };
       client.on('packetreceive', (packet) => {
         if (packet.cmd === 'disconnect') closed(name, { reasonCode: packet.reasonCode });
         if (packet.cmd === 'pingresp') say({ client: name, event: 'pong' });
       });
+      client.on('message', (topic, payload, packet) => heard(name, topic, payload, {
+        retain: packet.retain, qos: packet.qos, dup: packet.dup, id: packet.messageId, properties: fromMqttJs(packet.properties),
+      }));
       client.on('close', () => closed(name, {}));
       client.once('error', reject);
       client.once('connect', (connack) => resolve({
-        subscribe: (topic, options) => client.subscribeAsync(topic, { qos: 0, ...options }),
-        publish: (topic, payload, options) => client.publishAsync(topic, payload, { qos: 0, ...options }),
+        async subscribe(topic, { qos = 0, no_local: nl, retain_as_published: rap, retain_handling: rh, subscription_identifier: id } = {}) {
+          const more = id ? { properties: { subscriptionIdentifier: id } } : {};
+          const [granted] = await client.subscribeAsync(topic, { qos, ...(version === 5 ? { nl, rap, rh } : {}), ...more });
+          return granted.qos;
+        },
+        publish: (topic, payload, { qos = 0, retain = false, properties: said = {} }) =>
+          client.publishAsync(topic, payload, { qos, retain, properties: version === 5 ? toMqttJs(said) : undefined }),
+        ack: async (id) => unacknowledged.get(id)(),
         ping: async () => client.sendPing(),
         kill: async () => client.stream.destroy(),
         close: () => client.endAsync(),
-        opened: { properties: connack.properties ?? {} },
+        opened: { sessionPresent: connack.sessionPresent, properties: fromMqttJs(connack.properties) },
       }));
     });
   },
@@ -225,11 +236,36 @@ async function startBrowser() {
   };
 }
 
-function bytesOf(will) {
-  return will && { ...will, payload: Buffer.from(will.payload) };
+// The standard's names in lower case, as the cases say them, and mqtt.js's own.
+const OWN_NAMES = { user_property: 'userProperties' };
+const FLAGS = ['payload_format_indicator', 'request_response_information', 'request_problem_information'];
+
+function toMqttJs(properties = {}) {
+  return Object.fromEntries(Object.entries(properties).map(([name, value]) => {
+    const own = OWN_NAMES[name] ?? name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+    if (name === 'user_property') {
+      const pairs = {};
+      for (const [key, each] of value) (pairs[key] ??= []).push(each);
+      return [own, pairs];
+    }
+    if (value.base64 !== undefined) return [own, Buffer.from(value.base64, 'base64')];
+    return [own, FLAGS.includes(name) ? Boolean(value) : value];
+  }));
 }
 
-async function obey({ client, command, kind, options = {}, topic, payload }) {
+function fromMqttJs(properties = {}) {
+  return Object.fromEntries(Object.entries(properties).map(([own, value]) => {
+    if (own === 'userProperties') {
+      return ['user_property', Object.entries(value).flatMap(([key, each]) => [each].flat().map((one) => [key, one]))];
+    }
+    const name = own.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    if (name === 'subscription_identifier') return [name, [value].flat()];
+    if (Buffer.isBuffer(value)) return [name, { base64: value.toString('base64') }];
+    return [name, typeof value === 'boolean' ? Number(value) : value];
+  }));
+}
+
+async function obey({ client, command, kind, options = {}, topic, payload, id }) {
   if (command === 'open') {
     const opened = await kinds[kind](client, options);
     clients.set(client, opened);
@@ -238,7 +274,8 @@ async function obey({ client, command, kind, options = {}, topic, payload }) {
   const it = clients.get(client);
   if (!it[command]) throw new Error(`${client} cannot ${command}`);
   if (command === 'publish') return void await it.publish(topic, Buffer.from(payload, 'base64'), options);
-  if (command === 'subscribe') return void await it.subscribe(topic, options);
+  if (command === 'subscribe') return it.subscribe(topic, options);
+  if (command === 'ack') return void await it.ack(id);
   return void await it[command]();
 }
 

@@ -21,7 +21,7 @@ def both(sentence):
 def packets(world, version=5, manual=False, client_id=None, **connect):
     """A connection that is open; a client identifier of its own unless it is given one."""
     it = world.keep(Packets(world.port, version, manual))
-    return it.open(f"{world.name}-{len(world.opened)}" if client_id is None else client_id, **connect)
+    return it.open(world.new_name() if client_id is None else client_id, **connect)
 
 
 def durable(world, version, name="durable", clean=False, expiry=FOR_LONG, manual=False, **connect):

@@ -1,4 +1,4 @@
-"""Outside clients behind one interface: open, subscribe, publish, receive, close.
+"""Outside clients behind one interface: open, subscribe, publish, receive, close. MQTT's are in mqtt_libraries.py.
 
 Holds no expectations (those are in cases.py) and no protocol code of our own: every byte is made by a client that
 nobody here wrote. Waiting is always for an event, with a deadline.
@@ -13,10 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import msgpack
-import paho.mqtt.client as paho
 import stomp
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from stomp.adapter.ws import WSStompConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as ws_connect
@@ -91,13 +88,23 @@ class Agent:
                 client._pongs.put(True)
 
     def call(self, timeout=PATIENCE_SECONDS, **request):
+        return self.wait(self.start(**request), timeout)
+
+    def start(self, **request):
+        """Says it, and does not wait; what it returns is for `wait`."""
         answer = queue.Queue()
         with self._lock:
             self._number += 1
             self._answers[self._number] = answer
             self._process.stdin.write((json.dumps({"number": self._number, **request}) + "\n").encode())
             self._process.stdin.flush()
-        said = answer.get(timeout=timeout)
+        return answer
+
+    def wait(self, answer, timeout=PATIENCE_SECONDS):
+        try:
+            said = answer.get(timeout=timeout)
+        except queue.Empty:
+            raise AssertionError(f"no answer within {timeout} s") from None
         if "error" in said:
             raise ConnectionError(said["error"])
         return said["value"]
@@ -111,7 +118,7 @@ class Agent:
 
 
 class JsClient(Client):
-    """mqtt.js, stompjs, ws or a page, in the agent."""
+    """stompjs, ws or a page, in the agent."""
 
     def __init__(self, agent, kind, options):
         super().__init__()
@@ -134,65 +141,6 @@ class JsClient(Client):
 
     def close(self):
         self._agent.call(client=self.name, command="close")
-
-
-class Paho(Client):
-    """paho-mqtt over WebSocket."""
-
-    def __init__(self, port, version, will=None, keepalive=60):
-        super().__init__()
-        self._done = {}
-        self._lock = threading.Lock()
-        self._connected = queue.Queue()
-        self._five = version == paho.MQTTv5
-        it = self._it = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=version, transport="websockets")
-        it.ws_set_options(path="/mqtt")
-        it.on_connect = lambda client, data, flags, reason, properties: self._connected.put((reason, properties))
-        it.on_message = self._on_message
-        it.on_subscribe = lambda client, data, mid, reasons, properties: self._of(mid).put(reasons)
-        it.on_publish = lambda client, data, mid, reason, properties: self._of(mid).put(reason)
-        it.on_disconnect = lambda client, data, flags, reason, properties: self._closed.put(reason)
-        if will:
-            it.will_set(*will)
-        it.connect("127.0.0.1", port, keepalive=keepalive)
-        it.loop_start()
-        reason, self.properties = self._connected.get(timeout=PATIENCE_SECONDS)
-        assert not reason.is_failure, reason
-
-    def _of(self, mid):
-        with self._lock:
-            return self._done.setdefault(mid, queue.Queue())
-
-    def _on_message(self, client, data, message):
-        properties = message.properties.json() if self._five and message.properties else {}
-        info = {"retain": message.retain, "qos": message.qos, "properties": properties}
-        self._messages.put(Message(message.topic, message.payload, info))
-
-    def subscribe(self, topic, qos=0):
-        _, mid = self._it.subscribe(topic, qos)
-        reasons = self._of(mid).get(timeout=PATIENCE_SECONDS)
-        assert not reasons[0].is_failure, reasons
-        return reasons[0].value
-
-    def publish(self, topic, payload, qos=0, retain=False, user=None, content_type=None):
-        properties = None
-        if user or content_type:
-            properties = Properties(PacketTypes.PUBLISH)
-            if user:
-                properties.UserProperty = user
-            if content_type:
-                properties.ContentType = content_type
-        info = self._it.publish(topic, payload, qos, retain, properties)
-        self._of(info.mid).get(timeout=PATIENCE_SECONDS)
-
-    def kill(self):
-        # Closed under the client's feet: no DISCONNECT leaves.
-        self._it.loop_stop()
-        self._it.socket().close()
-
-    def close(self):
-        self._it.disconnect()
-        self._it.loop_stop()
 
 
 class StompPy(Client, stomp.ConnectionListener):

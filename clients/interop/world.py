@@ -52,7 +52,12 @@ class World:
         self.broker = broker or brokers.get()
         self.topic = f"interop/{number}"
         self.name = f"interop-{number}"
-        self.opened = []
+        self.opened, self._names = [], 0
+
+    def new_name(self):
+        """A client identifier that nobody has."""
+        self._names += 1
+        return f"{self.name}-{self._names}"
 
     @property
     def port(self):
