@@ -106,7 +106,8 @@ impl MqttSession {
     }
 }
 
-/// What an acknowledgement says about the delivery.
+/// What an acknowledgement says about the delivery. A refusal is final, for a shared subscription too
+/// [MQTT-4.8.2-6].
 const fn outcome(reason: ReasonCode) -> Settlement {
     if reason.is_error() { Settlement::Dropped(DropReason::Refused) } else { Settlement::Accepted }
 }

@@ -49,8 +49,7 @@ impl MqttSession {
         };
         self.lag = None;
         if qos > QoS::AtMostOnce {
-            let awaits = if qos == QoS::AtLeastOnce { Awaits::PubAck } else { Awaits::PubRec };
-            self.in_flight.insert(packet_id, delivery.tag, awaits);
+            self.in_flight.insert(packet_id, delivery.tag, Awaits::answer_to_publish(qos));
             self.request(IGNORED, Request::Assign { tag: delivery.tag, packet_id });
         }
         self.outputs.push_back(Output::Send(publish));
