@@ -1,5 +1,7 @@
 //! MQTT: honest clients and brokers in any order of events, over two connections of one session.
 
+#![expect(clippy::panic, reason = "a test helper may panic")]
+
 mod mqtt_support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
