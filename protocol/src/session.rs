@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use crate::packet_ids::PacketIds;
 use crate::publication::{Form, Publication, QoS};
-use crate::topic::{Topic, TopicFilter};
+use crate::topic::{ShareName, Topic, TopicFilter};
 use crate::websocket::Message;
 pub use crate::websocket::prepared::Outgoing;
 
@@ -295,7 +296,7 @@ pub struct Subscribe {
     /// What it matches.
     pub filter: TopicFilter,
     /// Each message goes to one member of this group (MQTT 5 §4.8.2).
-    pub group: Option<Box<str>>,
+    pub group: Option<ShareName>,
     /// MQTT 5's Subscription Identifier, handed back with each delivery.
     pub identifier: Option<NonZeroU32>,
     /// The highest QoS wanted.
@@ -325,7 +326,7 @@ pub enum SubscriptionName {
     /// Where [`Subscribe::id`] is `None`.
     Filter {
         /// As in [`Subscribe::group`].
-        group: Option<Box<str>>,
+        group: Option<ShareName>,
         /// As in [`Subscribe::filter`].
         filter: TopicFilter,
     },
@@ -530,6 +531,9 @@ pub enum Refusal {
     /// Not by this method.
     #[error("the authentication method is not supported")]
     BadMethod,
+    /// Nobody may, as the operator has it.
+    #[error("not allowed: {0}")]
+    Forbidden(&'static str),
     /// Not under this name.
     #[error("the client id is not accepted: {0}")]
     BadClientId(&'static str),

@@ -15,7 +15,7 @@ use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{
     CloseKind, Granted, Refusal, Reply, Request, RetainHandling, SubscriptionName,
 };
-use tidegate_protocol::topic::{TopicFilter, TopicLimits};
+use tidegate_protocol::topic::{ShareName, TopicFilter, TopicLimits};
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3_1_1, V5};
@@ -29,8 +29,12 @@ fn unsubscribe(filters: &[&str]) -> Packet {
     Packet::Unsubscribe(Unsubscribe { packet_id: 6, properties: None, filters })
 }
 
+fn share(name: &str) -> ShareName {
+    ShareName::parse(name, &TopicLimits::STANDARD).unwrap()
+}
+
 fn named(group: Option<&str>, text: &str) -> SubscriptionName {
-    SubscriptionName::Filter { group: group.map(Into::into), filter: filter(text) }
+    SubscriptionName::Filter { group: group.map(share), filter: filter(text) }
 }
 
 #[test]
@@ -91,7 +95,13 @@ fn a_shared_subscription_is_a_group_and_a_filter() {
         let asked = talk.subscribe(&subscribe(&filters, None), AtLeastOnce);
         let asked: Vec<_> = asked
             .iter()
-            .map(|one| (one.group.as_deref(), one.filter.as_str(), one.retained == RetainHandling::Skip))
+            .map(|one| {
+                (
+                    one.group.as_ref().map(ShareName::as_str),
+                    one.filter.as_str(),
+                    one.retained == RetainHandling::Skip,
+                )
+            })
             .collect();
         // Retained messages are for the last one alone.
         assert_eq!(asked, [(Some("g"), "a/+", true), (Some("g"), "/", true), (None, "a/+", false)]);

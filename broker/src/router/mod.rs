@@ -18,6 +18,7 @@ pub mod shared;
 mod subscribers;
 mod wildcard;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,6 +46,8 @@ pub trait Member: Clone + Send + Sync + 'static {
     fn qos(&self) -> QoS;
     /// How it goes together with other matching subscriptions of its client.
     fn copies(&self) -> Copies;
+    /// What its client calls it in MQTT 5, if it does.
+    fn identifier(&self) -> Option<NonZeroU32>;
 }
 
 /// The topic tables. One for the whole broker; every method may be called from any thread.

@@ -119,7 +119,7 @@ impl ReasonCode {
             }
             Refusal::BadCredentials => Self::BAD_USER_NAME_OR_PASSWORD,
             Refusal::BadMethod => Self::BAD_AUTHENTICATION_METHOD,
-            Refusal::NotAuthorized => Self::NOT_AUTHORIZED,
+            Refusal::NotAuthorized | Refusal::Forbidden(_) => Self::NOT_AUTHORIZED,
             Refusal::BadClientId(_) => Self::CLIENT_IDENTIFIER_NOT_VALID,
             Refusal::BadTopic(_) if matches!(answer, PacketType::SubAck | PacketType::UnsubAck) => {
                 Self::TOPIC_FILTER_INVALID
@@ -258,6 +258,7 @@ mod tests {
             Refusal::BadCredentials,
             Refusal::BadMethod,
             Refusal::NotAuthorized,
+            Refusal::Forbidden(""),
             Refusal::BadClientId(""),
             Refusal::BadTopic(""),
             Refusal::Quota { name: "x", limit: 1 },

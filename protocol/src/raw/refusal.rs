@@ -20,7 +20,7 @@ pub(super) enum Word {
 pub(super) const fn word(refusal: &Refusal) -> Word {
     match refusal {
         Refusal::BadCredentials | Refusal::BadMethod => Word::Unauthenticated,
-        Refusal::NotAuthorized => Word::Denied,
+        Refusal::NotAuthorized | Refusal::Forbidden(_) => Word::Denied,
         Refusal::BadClientId(_) => Word::BadRequest,
         Refusal::BadTopic(_) => Word::BadTopic,
         Refusal::Quota { .. } => Word::TooMany,
@@ -49,7 +49,7 @@ pub(super) const fn connect_close(refusal: &Refusal) -> CloseKind {
 pub(super) const fn request_close(refusal: &Refusal) -> CloseKind {
     match refusal {
         Refusal::BadCredentials | Refusal::BadMethod => CloseKind::AuthFailed,
-        Refusal::NotAuthorized => CloseKind::Denied,
+        Refusal::NotAuthorized | Refusal::Forbidden(_) => CloseKind::Denied,
         Refusal::BadClientId(_) | Refusal::BadTopic(_) | Refusal::Unsupported(_) => CloseKind::BadRequest,
         Refusal::Quota { .. } => CloseKind::Policy,
         Refusal::Overloaded(_) => CloseKind::Overloaded,

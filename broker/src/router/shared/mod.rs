@@ -55,6 +55,12 @@ pub struct Group<M> {
     ring: Mutex<Ring<M>>,
 }
 
+impl<M> std::fmt::Debug for Group<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Group {{ key: {:x}, .. }}", self.key)
+    }
+}
+
 impl<M: GroupMember> Group<M> {
     fn new(key: u64) -> Self {
         Self { key, ring: Mutex::new(Ring::new()) }

@@ -158,7 +158,7 @@ impl MqttSession {
         }
         match refusal {
             // 3.1.1 [MQTT-3.3.5-2]: acknowledge or close; a client that may not publish would only come back.
-            Refusal::NotAuthorized | Refusal::BadTopic(_) => {
+            Refusal::NotAuthorized | Refusal::Forbidden(_) | Refusal::BadTopic(_) => {
                 self.answer_publish(answer, Ack::new(packet_id, ReasonCode::SUCCESS));
             }
             // An acknowledgement would claim that the message is safe.

@@ -10,7 +10,7 @@ use super::{End, Handled, MqttSession, Phase, SUBSCRIBE, UNSUBSCRIBE};
 use crate::mqtt::packet::{self, Packet, PacketType, ReasonCode, SubAck, Unsubscribe};
 use crate::publication::QoS;
 use crate::session::{Copies, Refusal, Reply, Request, RetainHandling, Subscribe, SubscriptionName};
-use crate::topic::{TopicError, TopicFilter};
+use crate::topic::{ShareName, TopicError, TopicFilter};
 
 /// Between SUBSCRIBE and SUBACK: for each filter, that the broker was asked, or why not.
 pub(super) struct Subscribing {
@@ -151,11 +151,11 @@ impl MqttSession {
 }
 
 /// The group and the filter of a filter that this server takes.
-fn parts(filter: &Result<TopicFilter, TopicError>) -> Result<(Option<Box<str>>, TopicFilter), ReasonCode> {
+fn parts(filter: &Result<TopicFilter, TopicError>) -> Result<(Option<ShareName>, TopicFilter), ReasonCode> {
     let filter = filter.as_ref().map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
     match filter.shared() {
         None => Ok((None, filter.clone())),
-        Some(Ok((group, filter))) => Ok((Some(group.as_str().into()), filter)),
+        Some(Ok((group, filter))) => Ok((Some(group), filter)),
         // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
         Some(Err(_)) => Err(ReasonCode::TOPIC_FILTER_INVALID),
     }

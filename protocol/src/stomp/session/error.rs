@@ -154,7 +154,7 @@ fn encode_error(
 const fn refusal_kind(refusal: &Refusal) -> CloseKind {
     match refusal {
         Refusal::BadCredentials | Refusal::BadMethod => CloseKind::AuthFailed,
-        Refusal::NotAuthorized => CloseKind::Denied,
+        Refusal::NotAuthorized | Refusal::Forbidden(_) => CloseKind::Denied,
         Refusal::BadClientId(_) | Refusal::BadTopic(_) | Refusal::Unsupported(_) => CloseKind::BadRequest,
         Refusal::Quota { .. } => CloseKind::Policy,
         Refusal::Overloaded(_) => CloseKind::Overloaded,
