@@ -101,7 +101,7 @@ impl MqttSession {
     fn resolve(&mut self, topic: Option<Topic>, alias: Option<u16>) -> Result<Topic, End> {
         let maximum = self.settings.topic_alias_maximum;
         match (topic, alias) {
-            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            // [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.3.2-12]
             (_, Some(alias)) if alias == 0 || alias > maximum => {
                 let detail = format!("topic alias {alias} is not between 1 and {maximum}");
                 Err(End::new(ReasonCode::TOPIC_ALIAS_INVALID, detail))
@@ -139,6 +139,7 @@ impl MqttSession {
         }
     }
 
+    /// [MQTT-3.3.4-1], with the identifier of the publish [MQTT-2.2.1-5].
     fn answer_publish(&mut self, answer: PacketType, ack: Ack) {
         self.send(match answer {
             PacketType::PubRec => Packet::PubRec(ack),
