@@ -206,6 +206,10 @@ impl Codec {
             // Before its body is looked at: a stranger's SUBSCRIBE may be long.
             return Err(DecodeError::Protocol("the first packet is not CONNECT [MQTT-3.1.0-1]"));
         }
+        if self.version.is_some() && packet_type == PacketType::Connect {
+            // Before its body is looked at: that may name another version.
+            return Err(DecodeError::Protocol("a second CONNECT [MQTT-3.1.0-2]"));
+        }
         let is_v3 = matches!(self.version, Some(Version::V3_1 | Version::V3_1_1));
         if is_v3 && packet_type == PacketType::Auth {
             return Err(DecodeError::Malformed("packet type 15 is reserved in MQTT 3"));

@@ -9,7 +9,7 @@ use super::packet::{
     Ack, ConnAck, Connect, Disconnect, Packet, PacketType, Properties, Publish, ReasonCode, SubAck,
     Subscribe, Subscription, Unsubscribe, Version, Will,
 };
-use super::property::Place;
+use super::property::{Place, Sender};
 use crate::publication::QoS;
 use crate::session::RetainHandling;
 use crate::topic::{Topic, TopicError, TopicFilter};
@@ -39,7 +39,7 @@ impl Codec {
             PacketType::PingReq => Packet::PingReq,
             PacketType::PingResp => Packet::PingResp,
             PacketType::Disconnect => Packet::Disconnect(self.decode_disconnect(packet_type, field)?),
-            PacketType::Auth => Packet::Auth(self.decode_disconnect(packet_type, field)?),
+            PacketType::Auth => Packet::Auth(self.decode_auth(field)?),
         })
     }
 
@@ -187,7 +187,13 @@ impl Codec {
 
     /// A filter that is one by the standard, and perhaps above our own limits.
     fn filter(&self, field: &mut Field<'_>) -> Decoded<Result<TopicFilter, TopicError>> {
-        match TopicFilter::parse(field.string()?, &self.limits.topic) {
+        let text = field.string()?;
+        if self.is_v5() && !is_shared_form(text) {
+            return Err(DecodeError::Malformed(
+                "a shared subscription is $share/{name}/{filter} [MQTT-4.8.2-2]",
+            ));
+        }
+        match TopicFilter::parse(text, &self.limits.topic) {
             Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => Ok(Err(error)),
             Err(error) => Err(error.into()),
             Ok(filter) => Ok(Ok(filter)),
@@ -242,18 +248,58 @@ impl Codec {
             return Ok(Disconnect { reason: ReasonCode::SUCCESS, properties: None });
         }
         let reason = known(ReasonCode(field.u8()?), packet_type)?;
+        if !is_sent_by(self.sender(), reason, packet_type) {
+            return Err(DecodeError::Protocol("a reason code that only the other end may send"));
+        }
         let place = if packet_type == PacketType::Auth { Place::Auth } else { Place::Disconnect };
         // §3.14.2.2.1: a remaining length below 2 stands for no properties.
         let properties = if field.is_empty() { None } else { self.properties(field, place)? };
         Ok(Disconnect { reason, properties })
     }
+
+    /// Without a body it says success, which only a server does (§3.15.2.1).
+    fn decode_auth(&self, field: &mut Field<'_>) -> Decoded<Disconnect> {
+        let auth = self.decode_disconnect(PacketType::Auth, field)?;
+        let has_method = auth.properties.as_ref().is_some_and(|list| list.authentication_method.is_some());
+        let is_success = auth.reason == ReasonCode::SUCCESS;
+        if is_success && self.sender() == Sender::Client {
+            return Err(DecodeError::Protocol("a reason code that only the other end may send"));
+        }
+        if !is_success && !has_method {
+            return Err(DecodeError::Protocol("AUTH without an authentication method")); // §3.15.2.2.2
+        }
+        Ok(auth)
+    }
+}
+
+/// The column "Sent by" of §3.14.2.1 and §3.15.2.1, for a code of the table.
+const fn is_sent_by(sender: Sender, reason: ReasonCode, packet_type: PacketType) -> bool {
+    match (packet_type, sender) {
+        (PacketType::Disconnect, Sender::Client) => {
+            matches!(reason.0, 0x00 | 0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x99)
+        }
+        (PacketType::Disconnect, Sender::Server) => reason.0 != ReasonCode::DISCONNECT_WITH_WILL.0,
+        (PacketType::Auth, Sender::Client) => reason.0 != ReasonCode::SUCCESS.0,
+        (PacketType::Auth, Sender::Server) => reason.0 != ReasonCode::REAUTHENTICATE.0,
+        _ => true,
+    }
+}
+
+/// Whether a filter with the prefix of shared subscriptions names a group and a filter [MQTT-4.8.2-1]. Only MQTT 5
+/// gives that prefix a meaning.
+fn is_shared_form(text: &str) -> bool {
+    let Some(shared) = text.strip_prefix("$share/") else { return true };
+    shared
+        .split_once('/')
+        .is_some_and(|(name, filter)| !name.is_empty() && !name.contains(['+', '#']) && !filter.is_empty())
 }
 
 fn check_connect_flags(version: Version, flags: u8) -> Decoded<()> {
     if flags & 0x01 != 0 && version != Version::V3_1 {
         return Err(DecodeError::Malformed("the reserved flag of CONNECT is set [MQTT-3.1.2-3]"));
     }
-    if flags & 0x04 == 0 && flags & 0x38 != 0 {
+    // MQTT 3.1 §3.1: without a will the two are disregarded.
+    if flags & 0x04 == 0 && flags & 0x38 != 0 && version != Version::V3_1 {
         return Err(DecodeError::Malformed("will QoS or will retain without a will [MQTT-3.1.2-11]"));
     }
     if version != Version::V5 && flags & 0xC0 == 0x40 {
