@@ -342,7 +342,9 @@ fn pings_disconnect_and_auth() {
         check_to_server(version, &Packet::Disconnect(success.clone()), "E0 00");
     }
     let will = Disconnect { reason: ReasonCode::DISCONNECT_WITH_WILL, properties: None };
-    check_to_server(V5, &Packet::Disconnect(will), "E0 01 04");
+    check_to_server(V5, &Packet::Disconnect(will.clone()), "E0 02 04 00");
+    let mut short = Bytes::from(hex("E0 01 04"));
+    assert_eq!(server(V5).decode(&mut short), Ok(Some(Packet::Disconnect(will))));
     let properties = props(Properties { session_expiry_interval_s: Some(5), ..Properties::default() });
     let expiry = Disconnect { reason: ReasonCode::SUCCESS, properties };
     check_to_server(V5, &Packet::Disconnect(expiry), "E0 07 00 05 11 00000005");
