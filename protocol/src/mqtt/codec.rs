@@ -68,6 +68,12 @@ pub enum DecodeError {
         /// As allowed.
         limit: usize,
     },
+    /// Too many of them in one SUBSCRIBE or UNSUBSCRIBE.
+    #[error("more than {limit} topic filters")]
+    Filters {
+        /// As allowed.
+        limit: usize,
+    },
     /// A level of the protocol that does not exist here.
     #[error("protocol level {level} is not supported")]
     UnsupportedVersion {
@@ -89,7 +95,7 @@ impl DecodeError {
                 ReasonCode::TOPIC_NAME_INVALID
             }
             Self::Topic(_) => ReasonCode::MALFORMED_PACKET,
-            Self::UserProperties { .. } => ReasonCode::QUOTA_EXCEEDED,
+            Self::UserProperties { .. } | Self::Filters { .. } => ReasonCode::QUOTA_EXCEEDED,
             Self::UnsupportedVersion { .. } => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
         }
     }

@@ -145,6 +145,7 @@ impl Codec {
         let properties = self.properties(field, Place::Subscribe)?;
         let mut filters = Vec::new();
         while !field.is_empty() {
+            check_filter_count(filters.len())?;
             let filter = self.filter(field)?;
             filters.push(self.subscription(filter, field.u8()?)?);
         }
@@ -222,6 +223,7 @@ impl Codec {
         let properties = self.properties(field, Place::Unsubscribe)?;
         let mut filters = Vec::new();
         while !field.is_empty() {
+            check_filter_count(filters.len())?;
             filters.push(self.filter(field)?);
         }
         if filters.is_empty() {
@@ -283,6 +285,14 @@ const fn is_sent_by(sender: Sender, reason: ReasonCode, packet_type: PacketType)
         (PacketType::Auth, Sender::Server) => reason.0 != ReasonCode::REAUTHENTICATE.0,
         _ => true,
     }
+}
+
+/// Filters in one packet, about 1.5 MiB when decoded. A filter takes four bytes on the wire and twenty times that in
+/// memory, so that the size of the packet alone bounds too little (SEC-15). A client may send several packets.
+const FILTERS_MAX: usize = 16_384;
+
+const fn check_filter_count(count: usize) -> Decoded<()> {
+    if count >= FILTERS_MAX { Err(DecodeError::Filters { limit: FILTERS_MAX }) } else { Ok(()) }
 }
 
 /// Whether a filter with the prefix of shared subscriptions names a group and a filter [MQTT-4.8.2-1]. Only MQTT 5
