@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{Codec, DecodeError, Field};
+use super::codec::{Codec, DecodeError, Field, RESERVED_FLAGS, is_name};
 use super::packet::{
     Ack, ConnAck, Connect, Disconnect, Packet, PacketType, Properties, Publish, ReasonCode, SubAck,
     Subscribe, Subscription, Unsubscribe, Version, Will,
@@ -25,7 +25,7 @@ impl Codec {
         field: &mut Field<'_>,
     ) -> Decoded<Packet> {
         Ok(match packet_type {
-            PacketType::Connect => Packet::Connect(Box::new(self.decode_connect(field)?)),
+            PacketType::Connect => Packet::Connect(Box::new(self.decode_connect(flags, field)?)),
             PacketType::ConnAck => Packet::ConnAck(self.decode_connack(field)?),
             PacketType::Publish => Packet::Publish(self.decode_publish(flags, field)?),
             PacketType::PubAck => Packet::PubAck(self.decode_ack(packet_type, field)?),
@@ -50,7 +50,7 @@ impl Codec {
         Properties::decode(field, place, self.sender(), self.limits.user_properties_max)
     }
 
-    fn decode_connect(&mut self, field: &mut Field<'_>) -> Decoded<Connect> {
+    fn decode_connect(&mut self, header_flags: u8, field: &mut Field<'_>) -> Decoded<Connect> {
         let name = field.string()?;
         let level = field.u8()?;
         let version = match (name, level) {
@@ -62,16 +62,21 @@ impl Codec {
         };
         // Before all else, so that any further error is answered in this version.
         self.version = Some(version);
+        if header_flags != 0 && version != Version::V3_1 {
+            return Err(RESERVED_FLAGS);
+        }
         let flags = field.u8()?;
         check_connect_flags(version, flags)?;
         let keep_alive_s = field.u16()?;
         let properties = self.properties(field, Place::Connect)?;
-        let client_id = field.string()?.into();
+        let client_id = match field.string()? {
+            id if is_name(id) => id.into(),
+            _ => return Err(DecodeError::ClientIdentifier),
+        };
         let will = if flags & 0x04 == 0 { None } else { Some(self.decode_will(flags, field)?) };
         // MQTT 3.1 §3.1: where the flags promise a name or password that is missing, the length counts.
         let is_there = |field: &Field<'_>| version != Version::V3_1 || !field.is_empty();
-        let user_name =
-            if flags & 0x80 != 0 && is_there(field) { Some(field.string()?.into()) } else { None };
+        let user_name = if flags & 0x80 != 0 && is_there(field) { Some(field.name()?.into()) } else { None };
         let password = if flags & 0x40 != 0 && is_there(field) {
             Some(Bytes::copy_from_slice(field.binary()?))
         } else {
@@ -84,7 +89,7 @@ impl Codec {
     fn decode_will(&self, flags: u8, field: &mut Field<'_>) -> Decoded<Will> {
         let qos = Field::qos(flags >> 3, DecodeError::Malformed("will QoS 3 [MQTT-3.1.2-12]"))?;
         let properties = self.properties(field, Place::Will)?;
-        let topic = Topic::parse(field.string()?, &self.limits.topic)?;
+        let topic = Topic::parse(field.name()?, &self.limits.topic)?;
         let payload = Bytes::copy_from_slice(field.binary()?);
         Ok(Will { topic, payload, qos, retain: flags & 0x20 != 0, properties })
     }
@@ -114,7 +119,7 @@ impl Codec {
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::Malformed("DUP at QoS 0 [MQTT-3.3.1-2]"));
         }
-        let name = field.string()?;
+        let name = field.name()?;
         let packet_id = if qos == QoS::AtMostOnce { 0 } else { field.packet_id()? };
         let properties = self.properties(field, Place::Publish)?;
         let topic = if name.is_empty() && self.is_v5() {
@@ -188,17 +193,19 @@ impl Codec {
 
     /// A filter that is one by the standard, and perhaps above our own limits.
     fn filter(&self, field: &mut Field<'_>) -> Decoded<Result<TopicFilter, TopicError>> {
-        let text = field.string()?;
-        if self.is_v5() && !is_shared_form(text) {
-            return Err(DecodeError::Malformed(
+        let text = field.name()?;
+        let filter = match TopicFilter::parse(text, &self.limits.topic) {
+            Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => {
+                return Ok(Err(error));
+            }
+            parsed => parsed?,
+        };
+        if !is_shared_form(text) {
+            return Err(DecodeError::Protocol(
                 "a shared subscription is $share/{name}/{filter} [MQTT-4.8.2-2]",
             ));
         }
-        match TopicFilter::parse(text, &self.limits.topic) {
-            Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => Ok(Err(error)),
-            Err(error) => Err(error.into()),
-            Ok(filter) => Ok(Ok(filter)),
-        }
+        Ok(Ok(filter))
     }
 
     fn decode_suback(&self, field: &mut Field<'_>) -> Decoded<SubAck> {
@@ -295,13 +302,10 @@ const fn check_filter_count(count: usize) -> Decoded<()> {
     if count >= FILTERS_MAX { Err(DecodeError::Filters { limit: FILTERS_MAX }) } else { Ok(()) }
 }
 
-/// Whether a filter with the prefix of shared subscriptions names a group and a filter [MQTT-4.8.2-1]. Only MQTT 5
-/// gives that prefix a meaning.
+/// Whether a filter with the prefix of shared subscriptions names a group and a filter [MQTT-4.8.2-1].
 fn is_shared_form(text: &str) -> bool {
     let Some(shared) = text.strip_prefix("$share/") else { return true };
-    shared
-        .split_once('/')
-        .is_some_and(|(name, filter)| !name.is_empty() && !name.contains(['+', '#']) && !filter.is_empty())
+    shared.split_once('/').is_some_and(|(name, filter)| !matches!(name, "" | "+") && !filter.is_empty())
 }
 
 fn check_connect_flags(version: Version, flags: u8) -> Decoded<()> {

@@ -19,17 +19,20 @@ const fn required_flags(kind: u8) -> u8 {
     if matches!(kind, 6 | 8 | 10) { 2 } else { 0 }
 }
 
+/// MQTT 3.1 §2.1 may send SUBSCRIBE, UNSUBSCRIBE and PUBREL again with DUP.
+const fn may_have(version: Version, kind: u8, flags: u8) -> bool {
+    let is_resent = matches!(version, Version::V3_1) && required_flags(kind) == 2 && flags == 0x0A;
+    flags == required_flags(kind) || is_resent
+}
+
 fn first_bytes(version: Version, cases: &mut Vec<Case>) {
     for first in 0u8..=0xFF {
         let (kind, flags) = (first >> 4, first & 0x0F);
-        // MQTT 3.1 §2.1: SUBSCRIBE, UNSUBSCRIBE and PUBREL may be sent again with DUP.
-        let is_resent = version == Version::V3_1 && required_flags(kind) == 2 && flags == 0x0A;
+        let reserved = "§2.1.3: reserved flags [MQTT-2.1.3-1], 3.1.1 [MQTT-2.2.2-2]";
         let (reason, rule) = match kind {
             0 => (MALFORMED, "§2.1.2: packet type 0 is forbidden"),
             3 => continue,
-            _ if flags != required_flags(kind) && !is_resent => {
-                (MALFORMED, "§2.1.3: reserved flags [MQTT-2.1.3-1], 3.1.1 [MQTT-2.2.2-2]")
-            }
+            _ if !may_have(version, kind, flags) => (MALFORMED, reserved),
             2 | 9 | 11 | 13 => (PROTOCOL, "§2.1.2: server to client only"),
             15 if version != Version::V5 => (MALFORMED, "3.1.1 §2.2.1: packet type 15 is forbidden"),
             _ => continue,
@@ -38,11 +41,15 @@ fn first_bytes(version: Version, cases: &mut Vec<Case>) {
         let name = format!("first byte {first:02X}");
         cases.push(Case::online(version, name.clone(), vec![first, 0x00], expected, rule));
         cases.push(Case::online(version, name, vec![first, 0x02, 0x00, 0x01], expected, rule));
-        if kind == 1 {
-            let body = [connect_head(version, 0x02), list(version, &[]), field(b"c")].concat();
-            let bytes = packet(first, &body);
-            cases.push(Case::first(version, "flags of CONNECT", bytes, Expected::EndsUnsaid, rule));
-        }
+    }
+    for flags in 0u8..=15 {
+        let body = [connect_head(version, 0x02), list(version, &[]), field(b"c")].concat();
+        let bytes = packet(0x10 | flags, &body);
+        // MQTT 3.1 §3.1 does not use the flags of CONNECT.
+        let is_allowed = flags == 0 || version == Version::V3_1;
+        let expected = if is_allowed { Expected::Taken } else { Expected::Ends(MALFORMED) };
+        let rule = "[MQTT-2.1.3-1], 3.1.1 [MQTT-2.2.2-2]; 3.1 §3.1: not used";
+        cases.push(Case::first(version, format!("CONNECT with flags {flags:X}"), bytes, expected, rule));
     }
 }
 

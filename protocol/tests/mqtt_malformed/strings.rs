@@ -1,6 +1,6 @@
 //! Strings that are no UTF-8 or hold U+0000, wherever a client may send one. Spec: OASIS MQTT 5.0 §1.5.4; 3.1.1 §1.5.3.
 
-use tidegate_protocol::mqtt::packet::Version;
+use tidegate_protocol::mqtt::packet::{ReasonCode, Version};
 
 use crate::case::{Case, Expected, MALFORMED, VERSIONS, When, connect_head, field, list, packet};
 
@@ -29,6 +29,19 @@ const BAD: [(&str, &[u8], &str); 24] = [
     ("two bytes of three", b"a\xE2\x82", ILL_FORMED),
     ("three bytes of four", b"a\xF0\x9F\x98", ILL_FORMED),
     ("a start within a character", b"\xE2\x82a", ILL_FORMED),
+];
+
+/// What a server may refuse; here it is refused in what names something.
+const DISCOURAGED: [(&str, &str); 9] = [
+    ("U+0001", "a\u{1}b"),
+    ("U+000A", "\n"),
+    ("U+001F", "\u{1F}"),
+    ("U+007F", "a\u{7F}"),
+    ("U+0080", "\u{80}"),
+    ("U+009F", "\u{9F}a"),
+    ("U+FDD0", "\u{FDD0}"),
+    ("U+FFFF", "a\u{FFFF}"),
+    ("U+10FFFE", "\u{10FFFE}"),
 ];
 
 const NUL: &str = "[MQTT-1.5.4-2], 3.1.1 [MQTT-1.5.3-2]: no U+0000";
@@ -117,12 +130,27 @@ pub(crate) fn cases() -> Vec<Case> {
             }
         }
         for (place, when, around) in IN_ALL {
+            for (name, string) in DISCOURAGED {
+                let reason =
+                    if place == "client id" { ReasonCode::CLIENT_IDENTIFIER_NOT_VALID } else { MALFORMED };
+                cases.push(Case {
+                    name: format!("{name} in the {place}"),
+                    version,
+                    when,
+                    bytes: around(version, &field(string.as_bytes())),
+                    expected: Expected::Ends(reason),
+                    rule: "§1.5.4, 3.1.1 §1.5.3: a server may refuse controls and non-characters",
+                });
+            }
             for (name, string) in [
                 ("U+FEFF", "\u{FEFF}a"),
-                ("U+10FFFF", "\u{10FFFF}"),
+                ("U+0020", " "),
+                ("U+007E", "~"),
+                ("U+00A0", "\u{A0}"),
                 ("U+FFFD", "\u{FFFD}"),
+                ("U+2A6D4", "A\u{2A6D4}"),
+                ("U+10FFFD", "\u{10FFFD}"),
                 ("an emoji", "😀"),
-                ("a control character", "\u{1}"),
             ] {
                 cases.push(Case {
                     name: format!("{name} in the {place}"),
@@ -130,10 +158,15 @@ pub(crate) fn cases() -> Vec<Case> {
                     when,
                     bytes: around(version, &field(string.as_bytes())),
                     expected: Expected::Taken,
-                    rule: "[MQTT-1.5.4-3]: a byte order mark is a character; others may be allowed",
+                    rule: "[MQTT-1.5.4-3]: a byte order mark is a character, as others are",
                 });
             }
         }
+    }
+    for value in ["\n", "a\tb", "\u{7F}"] {
+        let bytes = publish(0x26, &[field(b"k"), field(value.as_bytes())].concat());
+        let rule = "§1.5.4: a user property names nothing here";
+        cases.push(Case::online(Version::V5, "a control in a user property", bytes, Expected::Taken, rule));
     }
     cases
 }

@@ -11,8 +11,8 @@ pub(crate) fn cases() -> Vec<Case> {
         lists(version, &mut cases);
         options(version, &mut cases);
         filters(version, &mut cases);
+        shared(version, &mut cases);
     }
-    shared(&mut cases);
     cases
 }
 
@@ -112,28 +112,37 @@ fn filters(version: Version, cases: &mut Vec<Case>) {
     }
 }
 
-/// Only MQTT 5 gives the prefix a meaning.
-fn shared(cases: &mut Vec<Case>) {
-    let v5 = Version::V5;
-    for filter in
-        ["$share/", "$share//", "$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/g+/a", "$share/#"]
-    {
+/// MQTT 5 gave the prefix its meaning; clients of 3.1.1 use it as well.
+fn shared(version: Version, cases: &mut Vec<Case>) {
+    for (filter, reason) in [
+        ("$share/", PROTOCOL),
+        ("$share//", PROTOCOL),
+        ("$share//a", PROTOCOL),
+        ("$share/g", PROTOCOL),
+        ("$share/g/", PROTOCOL),
+        ("$share/+", PROTOCOL),
+        ("$share/+/a", PROTOCOL),
+        ("$share/#", PROTOCOL),
+        ("$share/#/a", MALFORMED),
+        ("$share/g+/a", MALFORMED),
+        ("$share/g#/a", MALFORMED),
+        ("$share/g/a+", MALFORMED),
+        ("$share/g/#/a", MALFORMED),
+    ] {
         let rule = "[MQTT-4.8.2-1], [MQTT-4.8.2-2]: $share/{ShareName}/{filter}, neither of them empty";
-        let expected = Expected::Ends(MALFORMED);
-        let packet = subscribe(v5, &[(filter.as_bytes(), 0)]);
-        cases.push(Case::online(v5, format!("SUBSCRIBE {filter}"), packet, expected, rule));
-        let packet = unsubscribe(v5, &[filter.as_bytes()]);
-        cases.push(Case::online(v5, format!("UNSUBSCRIBE {filter}"), packet, expected, rule));
+        let expected = Expected::Ends(reason);
+        let packet = subscribe(version, &[(filter.as_bytes(), 0)]);
+        cases.push(Case::online(version, format!("SUBSCRIBE {filter}"), packet, expected, rule));
+        let packet = unsubscribe(version, &[filter.as_bytes()]);
+        cases.push(Case::online(version, format!("UNSUBSCRIBE {filter}"), packet, expected, rule));
     }
     for options in [0x04, 0x05, 0x0C, 0x14] {
-        let rule = "[MQTT-3.8.3-4]: No Local on a shared subscription is a protocol error";
-        let packet = subscribe(v5, &[(b"$share/g/a", options)]);
-        cases.push(Case::online(
-            v5,
-            format!("options {options:02X}"),
-            packet,
-            Expected::Ends(PROTOCOL),
-            rule,
-        ));
+        let (reason, rule) = match version {
+            Version::V5 => (PROTOCOL, "[MQTT-3.8.3-4]: No Local on a shared subscription"),
+            _ => (MALFORMED, "3.1.1 [MQTT-3-8.3-4]: QoS 0, 1 or 2, and the other bits 0"),
+        };
+        let packet = subscribe(version, &[(b"$share/g/a", options)]);
+        let name = format!("a shared subscription with options {options:02X}");
+        cases.push(Case::online(version, name, packet, Expected::Ends(reason), rule));
     }
 }
