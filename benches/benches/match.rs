@@ -24,6 +24,9 @@ impl Member for Entry {
     fn subscription(&self) -> SubscriptionId {
         SubscriptionId(self.0.1)
     }
+    fn identifier(&self) -> Option<std::num::NonZeroU32> {
+        None
+    }
     fn qos(&self) -> QoS {
         QoS::AtMostOnce
     }

@@ -98,12 +98,18 @@ impl Broker {
         // smaps_rollup walks the pages; VmRSS may be off by a batch per CPU.
         let rollup = fs::read_to_string(folder.join("smaps_rollup"))
             .or_else(|_| fs::read_to_string(folder.join("status")))?;
-        rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Rss:").or_else(|| line.strip_prefix("VmRSS:")))
-            .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
-            .map(|kib| kib * 1024)
-            .ok_or_else(|| io::Error::other("no resident size in /proc"))
+        kib_of(&rollup, &["Rss:", "VmRSS:"])
+    }
+
+    /// From here on [`Broker::peak_rss_bytes`] counts.
+    pub fn forget_peak(&self) -> io::Result<()> {
+        // proc_pid_clear_refs(5): 5 sets the "high water mark" to what is resident.
+        fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
+    }
+
+    /// The most memory that was resident since [`Broker::forget_peak`].
+    pub fn peak_rss_bytes(&self) -> io::Result<u64> {
+        kib_of(&fs::read_to_string(format!("/proc/{}/status", self.process.id()))?, &["VmHWM:"])
     }
 
     fn wait_until_it_accepts(&mut self, program: Program) -> io::Result<()> {
@@ -127,6 +133,15 @@ impl Drop for Broker {
         let _ended_already = self.process.kill();
         let _status = self.process.wait();
     }
+}
+
+/// The first line of /proc that begins with one of `names`, in bytes.
+fn kib_of(text: &str, names: &[&str]) -> io::Result<u64> {
+    text.lines()
+        .find_map(|line| names.iter().find_map(|name| line.strip_prefix(name)))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::other("no resident size in /proc"))
 }
 
 /// User and system time of a process, `self` included.

@@ -91,13 +91,20 @@ impl Publisher {
             for _ in 0..burst {
                 let at = *next % frames.len();
                 *next += 1;
-                frames.get(at).into_iter().for_each(|frame| frame.append(out, now_ns));
+                let packet_id = packet_id(*next);
+                frames.get(at).into_iter().for_each(|frame| frame.append(out, now_ns, packet_id));
                 for receiver in receivers.get(at).into_iter().flatten() {
                     expected.get_mut(*receiver).into_iter().for_each(|count| *count += 1);
                 }
             }
         })
     }
+}
+
+/// The packet id of a publisher's n-th message; 0 is none [MQTT-2.2.1-3].
+#[must_use]
+pub fn packet_id(n: usize) -> u16 {
+    u16::try_from(n % usize::from(u16::MAX)).unwrap_or(0) + 1
 }
 
 /// How fast.
@@ -186,27 +193,33 @@ pub fn drive(
     measured: Duration,
 ) -> io::Result<Window> {
     run(swarm, groups, pace, warm_up)?;
+    let mut window = measure(swarm, broker, |swarm| run(swarm, groups, pace, measured))?;
+    window.lost = drain(swarm, groups)?;
+    Ok(window)
+}
+
+/// What happens while `work` lasts. What is lost shows only afterwards.
+pub fn measure(
+    swarm: &mut Swarm,
+    broker: &Broker,
+    work: impl FnOnce(&mut Swarm) -> io::Result<()>,
+) -> io::Result<Window> {
     swarm.latencies.clear();
     let (cpu, own_cpu) = (broker.cpu()?, cpu_of("self")?);
     let (deliveries, start) = (swarm.deliveries, Instant::now());
-    run(swarm, groups, pace, measured)?;
+    work(swarm)?;
     let seconds = start.elapsed().as_secs_f64();
-    let broker_cpu_seconds = (broker.cpu()? - cpu).as_secs_f64();
-    let own_cpu_seconds = (cpu_of("self")? - own_cpu).as_secs_f64();
-    let deliveries = swarm.deliveries - deliveries;
     let us = |ns: u64| ns as f64 / 1000.0;
-    let mut window = Window {
-        deliveries,
+    Ok(Window {
+        deliveries: swarm.deliveries - deliveries,
         lost: 0,
         seconds,
-        broker_cpu_seconds,
-        own_cpu_seconds,
+        broker_cpu_seconds: (broker.cpu()? - cpu).as_secs_f64(),
+        own_cpu_seconds: (cpu_of("self")? - own_cpu).as_secs_f64(),
         p50_us: us(swarm.latencies.per_mille_ns(500)),
         p99_us: us(swarm.latencies.per_mille_ns(990)),
         max_us: us(swarm.latencies.max_ns()),
-    };
-    window.lost = drain(swarm, groups)?;
-    Ok(window)
+    })
 }
 
 fn run(swarm: &mut Swarm, groups: &mut [Group], pace: Pace, length: Duration) -> io::Result<()> {

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use tidegate_protocol::publication::QoS;
 
+use crate::acknowledged::{FIXED, SATURATION, acked_name, fairness_name};
 use crate::drive::Window;
+use crate::stored::{retained_name, sessions_name};
 
 /// One measurement of one subject.
 #[derive(Clone, Debug)]
@@ -201,7 +204,41 @@ pub fn goals(medians: &[Row]) -> Vec<Goal> {
     let wildcards = "wildcards: 1000 filters, 10000 topics";
     let cpu = ratio(wildcards, "tidegate/mqtt", "cpu_seconds_per_million");
     goal(format!("{wildcards}: CPU ÷ mosquitto's"), cpu, Bound::AtMost(1.0 / 3.0));
+    goals.extend(mqtt_goals(medians));
     goals
+}
+
+/// The list "Figures" of acknowledged, retained and sessions.
+fn mqtt_goals(medians: &[Row]) -> Vec<Goal> {
+    let find = |scenario: &str, name: &str| {
+        let row = medians.iter().find(|row| row.scenario == scenario && row.subject == "tidegate/mqtt")?;
+        row.figure(name)
+    };
+    let mut goals = Vec::new();
+    for pace in [SATURATION, FIXED] {
+        let cpu = |qos| find(&acked_name(1000, qos, pace), "cpu_seconds_per_million");
+        let ratio = cpu(QoS::AtLeastOnce).zip(cpu(QoS::AtMostOnce)).map(|(acked, free)| acked / free);
+        let text = format!("acked: CPU per delivery, QoS 1 ÷ QoS 0, 1→1000, 64 B, {pace}");
+        goals.push((text, ratio, Bound::AtMost(2.5)));
+    }
+    let fairness = fairness_name(1000);
+    let spread = find(&fairness, "fastest_to_slowest");
+    goals.push((format!("{fairness}: fastest ÷ slowest"), spread, Bound::AtMost(2.0)));
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        let retained = retained_name(100_000, qos);
+        let complete = find(&retained, "complete");
+        goals.push((format!("{retained}: share that came"), complete, Bound::AtLeast(1.0)));
+        let p99 = find(&retained, "others_p99_us");
+        goals.push((format!("{retained}: p99 of others, µs"), p99, Bound::AtMost(10_000.0)));
+    }
+    let sessions = sessions_name(10_000);
+    for name in ["bytes_per_subscription", "bytes_per_subscription_when_dropped"] {
+        goals.push((format!("{sessions}: {name}"), find(&sessions, name), Bound::AtMost(150.0)));
+    }
+    let kept = find(&sessions, "sessions_kept");
+    goals.push((format!("{sessions}: share that was kept"), kept, Bound::AtLeast(1.0)));
+    let measured = goals.into_iter().filter(|(_, value, _)| value.is_some());
+    measured.map(|(text, value, bound)| Goal { text, value, bound }).collect()
 }
 
 /// The goals as lines.

@@ -3,11 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Socket, Type};
+use tidegate_protocol::publication::QoS;
 
 use crate::histogram::Histogram;
 use crate::wire::{Ear, Heard, PONG, Protocol, Role, StampFromEnd};
@@ -16,6 +18,8 @@ use crate::wire::{Ear, Heard, PONG, Protocol, Role, StampFromEnd};
 const OPENING_MAX: usize = 64;
 /// Connections per loopback source address, well below the range of ephemeral ports.
 const PER_SOURCE: usize = 8000;
+/// For a million subscriptions to a slow broker.
+const SUBSCRIBE_TIME_MAX: Duration = Duration::from_secs(300);
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// All connections of a scenario.
@@ -35,6 +39,8 @@ pub struct Swarm {
     pub deliveries: u64,
     /// Those among them that were deflated.
     pub deflated: u64,
+    /// Connections whose publications were acknowledged in the last turn.
+    acknowledged: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -48,6 +54,10 @@ struct Connection {
     out: Vec<u8>,
     out_at: usize,
     received: u64,
+    retained: u64,
+    acknowledged: u64,
+    session_present: bool,
+    /// Not read any more.
     stalled: bool,
 }
 
@@ -75,6 +85,7 @@ impl Swarm {
             latencies: Histogram::default(),
             deliveries: 0,
             deflated: 0,
+            acknowledged: Vec::new(),
         })
     }
 
@@ -116,6 +127,29 @@ impl Swarm {
         self.connections.get(index).map_or(0, |connection| connection.received)
     }
 
+    /// How many of those it heard because its subscription was new.
+    #[must_use]
+    pub fn retained(&self, index: usize) -> u64 {
+        self.connections.get(index).map_or(0, |connection| connection.retained)
+    }
+
+    /// How many of a connection's publications were acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self, index: usize) -> u64 {
+        self.connections.get(index).map_or(0, |connection| connection.acknowledged)
+    }
+
+    /// Takes the connections to which the last turn brought acknowledgements.
+    pub fn take_acknowledged(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.acknowledged)
+    }
+
+    /// Whether the broker knew the session of this connection.
+    #[must_use]
+    pub fn is_session_present(&self, index: usize) -> bool {
+        self.connections.get(index).is_some_and(|connection| connection.session_present)
+    }
+
     /// Whether everything written to this connection is with the kernel.
     #[must_use]
     pub fn is_flushed(&self, index: usize) -> bool {
@@ -137,8 +171,48 @@ impl Swarm {
         self.poll.registry().deregister(&mut connection.stream)
     }
 
+    /// Subscribes open MQTT connections, a few at a time, and waits until all subscriptions stand.
+    pub fn subscribe(
+        &mut self,
+        connections: Range<usize>,
+        filters: impl Fn(usize) -> Vec<String>,
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + SUBSCRIBE_TIME_MAX;
+        let (mut next, mut under_way) = (connections, Vec::<usize>::new());
+        loop {
+            under_way.retain(|index| self.connections.get(*index).is_some_and(|c| c.state != State::Ready));
+            while under_way.len() < OPENING_MAX {
+                let Some(index) = next.next() else { break };
+                let Some(connection) = self.connections.get_mut(index) else { break };
+                connection.state = State::Opening(1);
+                let packet = connection.role.subscribe(&filters(index));
+                connection.out.extend_from_slice(&packet);
+                connection.flush()?;
+                under_way.push(index);
+            }
+            if under_way.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} subscribers are left without answer", next.len())));
+            }
+            self.turn(Duration::from_millis(100))?;
+        }
+    }
+
+    /// Ends a connection without a word, as a client whose process was killed.
+    pub fn hang_up(&mut self, index: usize) -> io::Result<()> {
+        let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
+        connection.stalled = true;
+        self.poll.registry().deregister(&mut connection.stream)?;
+        // Dropped, it is reset. A shutdown would leave its port in TIME_WAIT, where the next broker may want it.
+        connection.stream = TcpStream::from_std(Socket::new(Domain::IPV4, Type::STREAM, None)?.into());
+        Ok(())
+    }
+
     /// Waits for events once, at most `timeout`, and handles them.
     pub fn turn(&mut self, timeout: Duration) -> io::Result<()> {
+        self.acknowledged.clear();
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -175,6 +249,9 @@ impl Swarm {
             out: Vec::new(),
             out_at: 0,
             received: 0,
+            retained: 0,
+            acknowledged: 0,
+            session_present: false,
             stalled: false,
         });
         Ok(())
@@ -225,6 +302,9 @@ impl Swarm {
             connection.take_in(index, bytes, self.stamp, &mut heard, on_stamp)?;
             self.deliveries += heard.deliveries;
             self.deflated += heard.deflated;
+            if heard.pubacks > 0 {
+                self.acknowledged.push(index);
+            }
             // A short read emptied the socket (epoll(7)); the next edge brings the rest.
             if drained {
                 return Ok(());
@@ -259,6 +339,9 @@ impl Connection {
         self.carry.clear();
         self.carry.extend_from_slice(rest.get(used..).unwrap_or_default());
         self.received += heard.deliveries;
+        self.retained += heard.retained;
+        self.acknowledged += heard.pubacks;
+        self.session_present |= heard.session_present;
         if heard.closed {
             let said = String::from_utf8_lossy(rest.get(..used.min(200)).unwrap_or_default()).into_owned();
             return Err(io::Error::other(format!("connection {index} was refused or closed: {said:?}")));
@@ -268,6 +351,7 @@ impl Connection {
             self.state = if missing == 0 { State::Ready } else { State::Opening(missing) };
         }
         (0..heard.pings).for_each(|_| self.out.extend_from_slice(&PONG));
+        self.ear.append_acks(&mut self.out);
         self.flush()
     }
 
@@ -303,11 +387,19 @@ impl Connection {
 /// A role that subscribes.
 #[must_use]
 pub fn subscriber(protocol: Protocol, filters: Vec<String>) -> Role {
-    Role { protocol, filters, publishes_to: None, deflate: false }
+    Role {
+        protocol,
+        filters,
+        publishes_to: None,
+        deflate: false,
+        qos: QoS::AtMostOnce,
+        client_id: None,
+        session_expiry_seconds: None,
+    }
 }
 
 /// A role that publishes to one topic, or for MQTT and STOMP to any.
 #[must_use]
 pub fn publisher(protocol: Protocol, topic: &str) -> Role {
-    Role { protocol, filters: Vec::new(), publishes_to: Some(topic.to_owned()), deflate: false }
+    Role { publishes_to: Some(topic.to_owned()), ..subscriber(protocol, Vec::new()) }
 }

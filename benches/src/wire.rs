@@ -1,14 +1,17 @@
 //! What a client says, encoded once, and how it counts what it hears without copying it.
-//! Trusts the broker's bytes no further than to stay in bounds. RFC 6455, MQTT 3.1.1, STOMP 1.2.
+//! Trusts the broker's bytes no further than to stay in bounds. RFC 6455, STOMP 1.2; MQTT's packets are in `mqtt`.
 
 use flate2::{Decompress, FlushDecompress};
+use tidegate_protocol::publication::QoS;
+
+use crate::mqtt::{self, Retain};
 
 /// Which protocol a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Payload mode: the topic is in the URL.
     Raw,
-    /// MQTT 3.1.1, QoS 0.
+    /// MQTT 3.1.1, or 5 for a session that outlives its connection.
     Mqtt,
     /// STOMP 1.2, `ack:auto`.
     Stomp,
@@ -37,6 +40,12 @@ pub struct Role {
     pub publishes_to: Option<String>,
     /// Whether it offers permessage-deflate.
     pub deflate: bool,
+    /// For MQTT: at which QoS it subscribes.
+    pub qos: QoS,
+    /// For MQTT: its client id, if it is not to be made up.
+    pub client_id: Option<String>,
+    /// For MQTT: that it speaks version 5 and resumes a session, which is kept so long when the connection ends.
+    pub session_expiry_seconds: Option<u32>,
 }
 
 impl Role {
@@ -68,11 +77,16 @@ impl Role {
         match self.protocol {
             Protocol::Raw => (bytes, 0),
             Protocol::Mqtt => {
-                frame(&mut bytes, BINARY, &mqtt_connect(client));
+                let client_id = self.client_id.clone().unwrap_or_else(|| format!("load-{client}"));
+                let connect = match self.session_expiry_seconds {
+                    Some(seconds) => mqtt::connect_to_session(&client_id, seconds),
+                    None => mqtt::connect(&client_id),
+                };
+                frame(&mut bytes, BINARY, &connect);
                 if self.filters.is_empty() {
                     return (bytes, 1);
                 }
-                frame(&mut bytes, BINARY, &mqtt_subscribe(&self.filters));
+                bytes.extend_from_slice(&self.subscribe(&self.filters));
                 (bytes, 2)
             }
             Protocol::Stomp => {
@@ -86,6 +100,14 @@ impl Role {
                 (bytes, 1 + self.filters.len())
             }
         }
+    }
+
+    /// An MQTT subscription to all of these, for one answer.
+    #[must_use]
+    pub fn subscribe(&self, filters: &[String]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame(&mut bytes, BINARY, &mqtt::subscribe(filters, self.qos, self.session_expiry_seconds.is_some()));
+        bytes
     }
 
     fn raw_path(&self) -> String {
@@ -105,32 +127,62 @@ pub struct Publish {
     bytes: Vec<u8>,
     stamp_at: usize,
     stamp_mask: [u8; 16],
+    /// Where an acknowledged one has its packet id, and the mask there.
+    packet_id: Option<(usize, [u8; 2])>,
 }
 
 impl Publish {
-    /// Encodes a publication of `payload`, whose stamp begins at `stamp_in_payload`.
+    /// Encodes a publication of `payload`, whose stamp begins at `stamp_in_payload`. Only MQTT has a QoS.
     #[must_use]
-    pub fn new(protocol: Protocol, topic: &str, payload: &[u8], stamp_in_payload: usize) -> Self {
+    pub fn new(protocol: Protocol, topic: &str, payload: &[u8], stamp_in_payload: usize, qos: QoS) -> Self {
         let (opcode, message, after) = match protocol {
             // The payload is text, and goes as text: that is what a dashboard's publisher sends.
             Protocol::Raw => (TEXT, payload.to_vec(), 0),
-            Protocol::Mqtt => (BINARY, mqtt_publish(topic, payload), 0),
+            Protocol::Mqtt => (BINARY, mqtt::publish(topic, payload, qos, Retain::No), 0),
             Protocol::Stomp => (TEXT, stomp_send(topic, payload), 1),
         };
-        let mut bytes = Vec::new();
-        frame(&mut bytes, opcode, &message);
-        let stamp_at = bytes.len() - after - payload.len() + stamp_in_payload;
-        let in_message = message.len() - after - payload.len() + stamp_in_payload;
-        let mut stamp_mask = [0; 16];
-        let mask = MASK.iter().cycle().skip(in_message % 4);
-        stamp_mask.iter_mut().zip(mask).for_each(|(byte, mask)| *byte = *mask);
-        Self { bytes, stamp_at, stamp_mask }
+        let is_acked = protocol == Protocol::Mqtt && qos != QoS::AtMostOnce;
+        let payload_from_end = after + payload.len();
+        Self::framed(opcode, &message, payload_from_end, stamp_in_payload, is_acked)
     }
 
-    /// Appends the frame with this time in it.
-    pub fn append(&self, out: &mut Vec<u8>, now_ns: u64) {
-        let at = out.len() + self.stamp_at;
+    /// An acknowledged MQTT publication that the broker keeps as the value of `topic`.
+    #[must_use]
+    pub fn retained(topic: &str, payload: &[u8]) -> Self {
+        let message = mqtt::publish(topic, payload, QoS::AtLeastOnce, Retain::Yes);
+        Self::framed(BINARY, &message, payload.len(), 0, true)
+    }
+
+    fn framed(
+        opcode: u8,
+        message: &[u8],
+        payload_from_end: usize,
+        stamp_in_payload: usize,
+        is_acked: bool,
+    ) -> Self {
+        let mut bytes = Vec::new();
+        frame(&mut bytes, opcode, message);
+        let in_message = message.len() - payload_from_end;
+        let in_frame = bytes.len() - payload_from_end;
+        Self {
+            bytes,
+            stamp_at: in_frame + stamp_in_payload,
+            stamp_mask: mask_at(in_message + stamp_in_payload),
+            // It stands before the payload.
+            packet_id: is_acked.then(|| (in_frame - 2, mask_at(in_message - 2))),
+        }
+    }
+
+    /// Appends the frame with this time in it, and with this packet id if it is to be acknowledged.
+    pub fn append(&self, out: &mut Vec<u8>, now_ns: u64, packet_id: u16) {
+        let start = out.len();
+        let at = start + self.stamp_at;
         out.extend_from_slice(&self.bytes);
+        if let Some((id_at, mask)) = self.packet_id {
+            let place = out.get_mut(start + id_at..start + id_at + 2).unwrap_or_default();
+            let masked = packet_id.to_be_bytes().into_iter().zip(mask);
+            place.iter_mut().zip(masked).for_each(|(byte, (plain, mask))| *byte = plain ^ mask);
+        }
         let digits = b"0123456789abcdef";
         let stamp = out.get_mut(at..at + 16).unwrap_or_default();
         for (index, (byte, mask)) in stamp.iter_mut().zip(self.stamp_mask).enumerate() {
@@ -149,6 +201,12 @@ pub struct StampFromEnd(pub usize);
 pub struct Heard {
     /// Publications.
     pub deliveries: u64,
+    /// Those among them that were sent because the subscription is new.
+    pub retained: u64,
+    /// PUBACK.
+    pub pubacks: u64,
+    /// A CONNACK said that the session was kept.
+    pub session_present: bool,
     /// CONNACK, SUBACK, CONNECTED, RECEIPT.
     pub answers: usize,
     /// Deliveries that came deflated.
@@ -164,6 +222,8 @@ pub struct Heard {
 pub struct Ear {
     split_packet: Vec<u8>,
     inflater: Option<Box<Decompress>>,
+    /// PUBACKs that are owed, one behind the other.
+    acks: Vec<u8>,
 }
 
 impl Ear {
@@ -223,15 +283,24 @@ impl Ear {
                 _ => {}
             },
             Protocol::Mqtt if self.split_packet.is_empty() => {
-                let used = packets(payload, stamp, heard, on_stamp);
+                let used = mqtt::scan(payload, stamp, heard, &mut self.acks, on_stamp);
                 self.split_packet.extend_from_slice(payload.get(used..).unwrap_or_default());
             }
             Protocol::Mqtt => {
                 let mut joined = std::mem::take(&mut self.split_packet);
                 joined.extend_from_slice(payload);
-                let used = packets(&joined, stamp, heard, on_stamp);
+                let used = mqtt::scan(&joined, stamp, heard, &mut self.acks, on_stamp);
                 self.split_packet.extend_from_slice(joined.get(used..).unwrap_or_default());
             }
+        }
+    }
+
+    /// Appends all acknowledgements that are owed as one frame: MQTT packets need not begin with a message
+    /// [MQTT-6.0.0-2], and a frame for each would cost the generator as much as the broker.
+    pub fn append_acks(&mut self, out: &mut Vec<u8>) {
+        if !self.acks.is_empty() {
+            frame(out, BINARY, &self.acks);
+            self.acks.clear();
         }
     }
 
@@ -272,6 +341,14 @@ fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
+/// What masks the bytes from here on in a message.
+fn mask_at<const N: usize>(in_message: usize) -> [u8; N] {
+    let mut masks = [0; N];
+    let mask = MASK.iter().cycle().skip(in_message % 4);
+    masks.iter_mut().zip(mask).for_each(|(byte, mask)| *byte = *mask);
+    masks
+}
+
 /// First byte, length of the header, length of the payload.
 fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     match *bytes {
@@ -284,50 +361,8 @@ fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     }
 }
 
-/// Counts whole packets; answers with the bytes used up.
-fn packets(
-    bytes: &[u8],
-    stamp: StampFromEnd,
-    heard: &mut Heard,
-    mut on_stamp: Option<&mut (dyn FnMut(u64) + '_)>,
-) -> usize {
-    let mut used = 0;
-    while let Some((start, length)) = remaining_length(bytes.get(used..).unwrap_or_default()) {
-        let Some(packet) = bytes.get(used..used + start + length) else { break };
-        used += packet.len();
-        match packet.first().map_or(0, |byte| byte >> 4) {
-            3 => {
-                heard.deliveries += 1;
-                if let Some(on_stamp) = on_stamp.as_deref_mut() {
-                    read_stamp(packet, stamp, on_stamp);
-                }
-            }
-            2 => {
-                heard.answers += 1;
-                heard.closed |= packet.get(3) != Some(&0);
-            }
-            9 => {
-                heard.answers += 1;
-                heard.closed |= packet.last() == Some(&0x80);
-            }
-            _ => {}
-        }
-    }
-    used
-}
-
-fn remaining_length(bytes: &[u8]) -> Option<(usize, usize)> {
-    let mut length = 0;
-    for (index, byte) in bytes.get(1..)?.iter().take(4).enumerate() {
-        length |= usize::from(byte & 0x7F) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Some((index + 2, length));
-        }
-    }
-    None
-}
-
-fn read_stamp(payload: &[u8], stamp: StampFromEnd, on_stamp: &mut dyn FnMut(u64)) {
+/// Calls `on_stamp` with the time in `payload`, if one is there.
+pub(crate) fn read_stamp(payload: &[u8], stamp: StampFromEnd, on_stamp: &mut dyn FnMut(u64)) {
     let digits = payload.len().checked_sub(stamp.0).and_then(|at| payload.get(at..at + 16));
     let text = digits.and_then(|digits| std::str::from_utf8(digits).ok());
     if let Some(ns) = text.and_then(|text| u64::from_str_radix(text, 16).ok()) {
@@ -337,49 +372,6 @@ fn read_stamp(payload: &[u8], stamp: StampFromEnd, on_stamp: &mut dyn FnMut(u64)
 
 fn trailing_nul_off(protocol: Protocol, message: &[u8]) -> &[u8] {
     if protocol == Protocol::Stomp { message.strip_suffix(b"\0").unwrap_or(message) } else { message }
-}
-
-fn mqtt_connect(client: usize) -> Vec<u8> {
-    let id = format!("load-{client}");
-    let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
-    mqtt_string(&mut body, &id);
-    mqtt_packet(0x10, &body)
-}
-
-fn mqtt_subscribe(filters: &[String]) -> Vec<u8> {
-    let mut body = vec![0, 1];
-    for filter in filters {
-        mqtt_string(&mut body, filter);
-        body.push(0);
-    }
-    mqtt_packet(0x82, &body)
-}
-
-fn mqtt_publish(topic: &str, payload: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    mqtt_string(&mut body, topic);
-    body.extend_from_slice(payload);
-    mqtt_packet(0x30, &body)
-}
-
-fn mqtt_string(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn mqtt_packet(head: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![head];
-    let mut length = body.len();
-    loop {
-        let more = if length > 127 { 0x80 } else { 0 };
-        packet.push(u8::try_from(length & 0x7F).unwrap_or(0) | more);
-        length >>= 7;
-        if length == 0 {
-            break;
-        }
-    }
-    packet.extend_from_slice(body);
-    packet
 }
 
 fn stomp_send(topic: &str, payload: &[u8]) -> Vec<u8> {
@@ -417,7 +409,7 @@ mod tests {
     fn finds_the_stamp_in_each_protocol() {
         let payload = b"{\"ts\":\"00000000000000ff\"}";
         check(Protocol::Raw, &served(TEXT, payload), payload.len() - 7, 1, &[255]);
-        let packet = mqtt_publish("a/b", payload);
+        let packet = mqtt::publish("a/b", payload, QoS::AtMostOnce, Retain::No);
         check(Protocol::Mqtt, &served(BINARY, &packet), payload.len() - 7, 1, &[255]);
         let message = [b"MESSAGE\nsubscription:0\n\n", payload.as_slice(), b"\0"].concat();
         check(Protocol::Stomp, &served(TEXT, &message), payload.len() - 7, 1, &[255]);
@@ -425,7 +417,7 @@ mod tests {
 
     #[test]
     fn counts_packets_that_share_or_straddle_messages() {
-        let packet = mqtt_publish("a", b"0000000000000001");
+        let packet = mqtt::publish("a", b"0000000000000001", QoS::AtMostOnce, Retain::No);
         let twice = [packet.as_slice(), packet.as_slice()].concat();
         check(Protocol::Mqtt, &served(BINARY, &twice), 16, 2, &[1, 1]);
         let (left, right) = packet.split_at(7);
@@ -433,19 +425,50 @@ mod tests {
         check(Protocol::Mqtt, &split, 16, 1, &[1]);
     }
 
+    fn unmasked(frame: &[u8]) -> Vec<u8> {
+        let (_, start, length) = frame_header(&[&[frame[0], frame[1] & 0x7F], &frame[2..]].concat()).unwrap();
+        let masked = &frame[start + 4..];
+        assert_eq!(masked.len(), length);
+        masked.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
+    }
+
     #[test]
     fn a_published_frame_carries_its_stamp_under_the_mask() {
         for protocol in [Protocol::Raw, Protocol::Mqtt, Protocol::Stomp] {
-            let publish = Publish::new(protocol, "a/b", b"xxx0000000000000000yy", 3);
+            let publish = Publish::new(protocol, "a/b", b"xxx0000000000000000yy", 3, QoS::AtMostOnce);
             let mut bytes = Vec::new();
-            publish.append(&mut bytes, 0xABCD);
-            let (_, start, length) =
-                frame_header(&[&[bytes[0], bytes[1] & 0x7F], &bytes[2..]].concat()).unwrap();
-            let unmasked: Vec<u8> =
-                bytes[start + 4..].iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
-            assert_eq!(unmasked.len(), length);
+            publish.append(&mut bytes, 0xABCD, 1);
+            let unmasked = unmasked(&bytes);
             let text = String::from_utf8_lossy(&unmasked).into_owned();
             assert!(text.contains("xxx000000000000abcdyy"), "{text}");
         }
+    }
+
+    #[test]
+    fn an_acknowledged_frame_carries_its_packet_id_under_the_mask() {
+        // Topics of several lengths, so that the id meets every place of the mask.
+        for topic in ["a", "ab", "abc", "abcd"] {
+            let publish = Publish::new(Protocol::Mqtt, topic, &[b'0'; 200], 3, QoS::AtLeastOnce);
+            let mut bytes = b"before".to_vec();
+            publish.append(&mut bytes, 0, 0x1234);
+            let mut expected = mqtt::publish(topic, &[b'0'; 200], QoS::AtLeastOnce, Retain::No);
+            let at = expected.len() - 202;
+            expected[at..at + 2].copy_from_slice(&[0x12, 0x34]);
+            assert_eq!(unmasked(&bytes[6..]), expected);
+        }
+    }
+
+    #[test]
+    fn acknowledgements_of_one_read_leave_in_one_frame() {
+        let mut ear = Ear::default();
+        let packet = mqtt::publish("a", b"0000000000000001", QoS::AtLeastOnce, Retain::No);
+        let bytes = served(BINARY, &packet).repeat(3);
+        ear.scan(Protocol::Mqtt, &bytes, StampFromEnd(16), &mut Heard::default(), None);
+        let mut out = Vec::new();
+        ear.append_acks(&mut out);
+        assert_eq!(unmasked(&out), [0x40, 2, 0, 0].repeat(3));
+        out.clear();
+        ear.append_acks(&mut out);
+        assert!(out.is_empty());
     }
 }

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use crate::auth::scram::{ITERATIONS_MAX, ITERATIONS_MIN, ITERATIONS_USUAL};
+
 const EXAMPLES: &str = "\
 Examples:
   tidegate                                  serve with ./conf/tidegate.toml, or the built-in defaults
   tidegate serve --config my.toml           serve with your settings
   tidegate check my.toml                    say what is wrong with a file, and where; opens no port
   tidegate check my.toml --effective        print every setting that would be in force
+  tidegate scram anna >> users.scram        let a user log in; auth.scram_file names the file
   TIDEGATE__LISTENER__0__BIND=127.0.0.1:8081 tidegate
                                             override one setting from the environment
 
@@ -40,6 +43,21 @@ enum Command {
         #[arg(long)]
         effective: bool,
     },
+    /// Make a user's line for the file that auth.scram_file names, from a password on stdin.
+    ///
+    /// Reads one line; a terminal asks twice and shows nothing. The password cannot be had back from the line, but
+    /// weak ones can be guessed: keep the file to yourself.
+    Scram {
+        /// The user.
+        name: String,
+        /// How slow guessing is, and each login on the client's side.
+        #[arg(
+            long,
+            default_value_t = ITERATIONS_USUAL,
+            value_parser = clap::value_parser!(u32).range(i64::from(ITERATIONS_MIN)..=i64::from(ITERATIONS_MAX))
+        )]
+        iterations: u32,
+    },
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -64,6 +82,13 @@ pub enum Action {
         /// Print the values.
         effective: bool,
     },
+    /// Run [`crate::auth::scram::user_line`].
+    Scram {
+        /// The user.
+        name: String,
+        /// Of the hash.
+        iterations: u32,
+    },
 }
 
 impl Args {
@@ -74,6 +99,7 @@ impl Args {
             None => Action::Serve { config: self.serve.config },
             Some(Command::Serve(serve)) => Action::Serve { config: serve.config },
             Some(Command::Check { file, effective }) => Action::Check { file, effective },
+            Some(Command::Scram { name, iterations }) => Action::Scram { name, iterations },
         }
     }
 }
@@ -104,6 +130,11 @@ mod tests {
             ("tidegate check a.toml", Action::Check { file: file(), effective: false }),
             ("tidegate check a.toml --effective", Action::Check { file: file(), effective: true }),
             ("tidegate check", Action::Check { file: None, effective: false }),
+            ("tidegate scram anna", Action::Scram { name: "anna".to_owned(), iterations: ITERATIONS_USUAL }),
+            (
+                "tidegate scram anna --iterations 4096",
+                Action::Scram { name: "anna".to_owned(), iterations: ITERATIONS_MIN },
+            ),
         ] {
             assert_eq!(check(line).unwrap(), action, "{line}");
         }
@@ -111,7 +142,14 @@ mod tests {
 
     #[test]
     fn a_usage_error_has_the_exit_code_2() {
-        for line in ["tidegate chek", "tidegate --port 1", "tidegate serve --config"] {
+        for line in [
+            "tidegate chek",
+            "tidegate --port 1",
+            "tidegate serve --config",
+            "tidegate scram",
+            "tidegate scram anna --iterations 4095",
+            "tidegate scram anna --iterations 1000001",
+        ] {
             assert_eq!(check(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

@@ -3,29 +3,34 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicIsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::subprotocol::{NegotiationOptions, UnknownProtocol};
-use tidegate_protocol::topic::TopicLimits;
+use tidegate_protocol::topic::{TopicError, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::deflate;
 use tidegate_protocol::websocket::origin::{OriginError, OriginPattern};
 use tidegate_protocol::{mqtt, raw, stomp, subprotocol};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, AdminState, Health, Phase};
+use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
-use crate::broker::{Broker, Rules};
-use crate::config::{self, Config};
+use crate::broker::{Batch, Broker, Rules};
+use crate::config::{self, ByteSize, Config};
 use crate::connection;
 use crate::metrics::Metrics;
 use crate::outbox::Shared;
 use crate::outbox::queue::Limits;
 use crate::outbox::writer::WriteLimits;
 use crate::retained::{Retained, RetainedLimits};
+use crate::router::shared::Strategy;
 use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
+use crate::sys::{Reading, Sys};
+use crate::topic_rules::{RetainRule, TopicRule, TopicRules};
 
 /// A broker that serves.
 pub struct Running {
@@ -36,7 +41,8 @@ pub struct Running {
     timeout: Duration,
     /// Dropped: the admin listener and the housekeeping end.
     end: watch::Sender<()>,
-    housekeeping: JoinHandle<()>,
+    /// What runs beside the connections.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Why a broker does not start.
@@ -56,7 +62,16 @@ pub enum StartError {
     /// A pattern in `websocket.origins`.
     #[error("websocket.origins: {0}")]
     Origin(#[from] OriginError),
+    /// The file of users, when it has changed since it was checked.
+    #[error("auth.scram_file: {0}")]
+    Users(#[from] UsersError),
+    /// A filter of a `[[topic]]` rule.
+    #[error("topic.filter: {0}")]
+    Topic(#[from] TopicError),
 }
+
+/// While nothing is due: tokio's timer reaches no further than some two years.
+const FAR: Duration = Duration::from_secs(86_400);
 
 /// How often expired and stale things are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -65,7 +80,7 @@ impl Running {
     /// Binds every port and serves. Must be called within a tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Metrics::new(tokio::time::Instant::now().into_std());
-        let broker = Arc::new(broker(config, &metrics));
+        let broker = Arc::new(broker(config, authenticator(config)?, &metrics)?);
         let health = Health::default();
         let (end, ended) = watch::channel(());
         let admin = match config.admin.bind {
@@ -73,8 +88,15 @@ impl Running {
             None => None,
         };
         let listeners = config.listener.iter().map(|one| listener(config, one)).collect();
+        let mut tasks = Vec::new();
+        if let Some(interval) = config.sys.interval {
+            // Before the first client is there, so that everyone finds all of it retained.
+            tasks.push(tokio::spawn(SysTask::begin(Arc::clone(&broker)).run(interval, ended.clone())));
+        }
         let server = Server::start(listeners, settings(config)?, Arc::clone(&broker))?;
         health.set(Phase::Serving);
+        tasks.push(tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())));
+        tasks.push(tokio::spawn(keep_deadlines(broker, ended)));
         Ok(Self {
             server,
             admin,
@@ -82,7 +104,7 @@ impl Running {
             readiness_grace: config.shutdown.readiness_grace,
             timeout: config.shutdown.timeout,
             end,
-            housekeeping: tokio::spawn(housekeep(broker, ended)),
+            tasks,
         })
     }
 
@@ -113,7 +135,9 @@ impl Running {
         self.health.set(Phase::Draining);
         let left = self.server.stop(self.timeout).await;
         drop(self.end);
-        self.housekeeping.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         left
     }
 }
@@ -149,6 +173,27 @@ async fn serve_admin(
     Ok(address)
 }
 
+/// Wills with a delay and the ends of sessions.
+async fn keep_deadlines(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
+    let mut batch = Batch::default();
+    loop {
+        let next = broker.deadlines().next().map(tokio::time::Instant::from_std);
+        let far = tokio::time::Instant::now() + FAR;
+        // All arms are cancel safe.
+        tokio::select! {
+            () = tokio::time::sleep_until(next.unwrap_or(far)) => {}
+            () = broker.deadlines().earlier() => continue,
+            _ = ended.changed() => return,
+        }
+        let now = connection::clock();
+        while broker.handle_deadlines(now, &mut batch) {
+            batch.flush(now.instant);
+            tokio::task::yield_now().await;
+        }
+        batch.flush(now.instant);
+    }
+}
+
 async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
@@ -160,7 +205,63 @@ async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
     }
 }
 
-fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
+fn authenticator(config: &Config) -> Result<Authenticator, UsersError> {
+    let authenticator = Authenticator::new(match config.auth.anonymous {
+        config::Anonymous::Never => Anonymous::Never,
+        config::Anonymous::Loopback => Anonymous::Loopback,
+        config::Anonymous::Always => Anonymous::Always,
+    });
+    Ok(match &config.auth.scram_file {
+        Some(file) => authenticator.with_scram(Scram::new(Users::load(file)?)),
+        None => authenticator,
+    })
+}
+
+/// Publishes the numbers below `$SYS`.
+struct SysTask {
+    broker: Arc<Broker>,
+    sys: Sys,
+    last: Instant,
+}
+
+impl SysTask {
+    /// Publishes all of them for the first time.
+    fn begin(broker: Arc<Broker>) -> Self {
+        let mut task = Self { broker, sys: Sys::default(), last: connection::clock().instant };
+        task.tell();
+        task
+    }
+
+    async fn run(mut self, interval: Duration, mut ended: watch::Receiver<()>) {
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Both arms are cancel safe.
+            tokio::select! {
+                _ = tick.tick() => self.tell(),
+                _ = ended.changed() => return,
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = connection::clock();
+        let elapsed = now.instant.saturating_duration_since(std::mem::replace(&mut self.last, now.instant));
+        self.broker.observe();
+        let reading = Reading::of(self.broker.metrics(), now.instant);
+        let mut batch = Batch::default();
+        for publication in self.sys.publications(&reading, elapsed) {
+            self.broker.publish_own(publication, now, &mut batch);
+        }
+        batch.flush(now.instant);
+    }
+}
+
+fn broker(
+    config: &Config,
+    authenticator: Authenticator,
+    metrics: &Arc<Metrics>,
+) -> Result<Broker, TopicError> {
     let shared = Shared {
         limits: Limits {
             messages_max: config.queue.max_messages,
@@ -179,23 +280,44 @@ fn broker(config: &Config, metrics: &Arc<Metrics>) -> Broker {
     };
     let rules = Rules {
         qos_max: qos_max(config),
-        // Sessions hold their own protocol's limit; this is the larger of them.
-        subscriptions_max: config.mqtt.max_subscriptions.max(config.raw.max_topics),
         overflow_qos0: config.queue.overflow_qos0.into(),
         overflow_qos1: config.queue.overflow_qos1.into(),
+        overflow_offline: config.queue.overflow_offline.into(),
         retain: config.mqtt.retain,
         retained_batch: config.mqtt.retained_batch,
+        session_expiry_default: config.mqtt.session_expiry_default,
+        session_expiry_max: config.mqtt.session_expiry_max,
+        sessions_max: config.mqtt.max_sessions,
+        shared_strategy: match config.mqtt.shared_strategy {
+            config::SharedStrategy::RoundRobin => Strategy::RoundRobin,
+            config::SharedStrategy::Random => Strategy::Random,
+            config::SharedStrategy::Sticky => Strategy::Sticky,
+            config::SharedStrategy::LeastPending => Strategy::LeastPending,
+        },
     };
     let retained = Retained::new(RetainedLimits {
         messages_max: config.mqtt.retained_max_messages,
         bytes_max: config.mqtt.retained_max_bytes.bytes(),
     });
-    let anonymous = match config.auth.anonymous {
-        config::Anonymous::Never => Anonymous::Never,
-        config::Anonymous::Loopback => Anonymous::Loopback,
-        config::Anonymous::Always => Anonymous::Always,
+    let topic_rules = topic_rules(config)?;
+    Ok(Broker::new(rules, topic_rules, authenticator, retained, Arc::new(shared), Arc::clone(metrics)))
+}
+
+fn topic_rules(config: &Config) -> Result<TopicRules, TopicError> {
+    let limits = topic_limits(config);
+    let rule = |rule: &config::Topic| {
+        Ok(TopicRule {
+            filter: TopicFilter::parse(&rule.filter, &limits)?,
+            retain: rule.retain.map(|retain| match retain {
+                config::Retain::Allow => RetainRule::Allow,
+                config::Retain::Force => RetainRule::Force,
+                config::Retain::Deny => RetainRule::Deny,
+            }),
+            qos_max: rule.qos_max.and_then(QoS::from_u8),
+            payload_bytes_max: rule.max_payload.map(ByteSize::bytes),
+        })
     };
-    Broker::new(rules, Authenticator::new(anonymous), retained, Arc::new(shared), Arc::clone(metrics))
+    Ok(TopicRules::new(config.topic.iter().map(rule).collect::<Result<_, _>>()?))
 }
 
 fn listener(config: &Config, listener: &config::Listener) -> ListenerSettings {
@@ -288,7 +410,12 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         keepalive_multiplier: config.mqtt.keepalive_multiplier,
         connect_timeout: config.mqtt.connect_timeout,
         subscriptions_max: config.mqtt.max_subscriptions,
-        ..mqtt::Settings::default()
+        user_properties_max: config.mqtt.max_user_properties,
+        client_id_bytes_max: config.mqtt.max_client_id_bytes,
+        pong_counts_as_alive: config.mqtt.pong_counts_as_alive,
+        response_information: Some(&config.mqtt.response_information)
+            .filter(|prefix| !prefix.is_empty())
+            .map(|prefix| prefix.as_str().into()),
     }
 }
 
@@ -325,7 +452,7 @@ fn topic_limits(config: &Config) -> TopicLimits {
 }
 
 fn qos_max(config: &Config) -> QoS {
-    QoS::from_u8(config.mqtt.max_qos).unwrap_or(QoS::AtLeastOnce)
+    QoS::from_u8(config.mqtt.max_qos).unwrap_or(QoS::ExactlyOnce)
 }
 
 fn level(version: config::MqttVersion) -> u8 {

@@ -1,82 +1,82 @@
 //! What each request means. Holds the tables; owns no socket, task or clock.
+//!
+//! ```text
+//!   connecting    who is it, and which session does it take up
+//!   subscribing   into the tables and out of them; retained messages for new subscriptions
+//!   publishing    retained, match, push; groups; everything that is pushed goes through here
+//!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
+//! ```
+
+mod connecting;
+mod leaving;
+mod publishing;
+mod subscribing;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use parking_lot::Mutex;
-use tidegate_protocol::publication::{Publication, QoS};
-use tidegate_protocol::session::{
-    Connect, Connected, Copies, DropReason, Granted, Overflow, Publish, Published, Refusal, Reply, Request,
-    RetainHandling, Settlement, Subscribe, SubscriptionId, Tag, Will, WillFate,
-};
-use tidegate_protocol::topic::{Topic, TopicFilter};
-use tracing::info;
+use tidegate_protocol::publication::QoS;
+use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
 
 use crate::auth::{Authenticator, Peer};
+use crate::client::Client;
+use crate::deadlines::Deadlines;
+use crate::holdings::Unfinished;
 use crate::metrics::Metrics;
-use crate::outbox::queue::Pushed;
 use crate::outbox::{Outbox, Shared};
 use crate::registry::Registry;
-use crate::retained::{Cursor, Retained};
-use crate::router::{Member, Router};
-use crate::subscription::{self, Entry, Subscription};
+use crate::retained::Retained;
+use crate::router::Router;
+use crate::router::shared::{Groups, Strategy};
+use crate::subscription::Subscription;
+use crate::topic_rules::TopicRules;
 
 /// What the operator's file says about requests.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// `mqtt.max_qos`: what subscriptions are granted at most.
     pub qos_max: QoS,
-    /// `mqtt.max_subscriptions`, for every protocol.
-    pub subscriptions_max: usize,
     /// `queue.overflow_qos0`.
     pub overflow_qos0: Overflow,
     /// `queue.overflow_qos1`.
     pub overflow_qos1: Overflow,
+    /// `queue.overflow_offline`.
+    pub overflow_offline: Overflow,
     /// `mqtt.retain`.
     pub retain: bool,
     /// `mqtt.retained_batch`.
     pub retained_batch: usize,
+    /// `mqtt.session_expiry_default`: for clients that do not say one.
+    pub session_expiry_default: Duration,
+    /// `mqtt.session_expiry_max`.
+    pub session_expiry_max: Duration,
+    /// `mqtt.max_sessions`.
+    pub sessions_max: usize,
+    /// `mqtt.shared_strategy`.
+    pub shared_strategy: Strategy,
 }
 
 /// The broker's core.
 pub struct Broker {
     rules: Rules,
+    topic_rules: TopicRules,
     authenticator: Authenticator,
     router: Router<Arc<Subscription>>,
+    groups: Groups<Arc<Subscription>>,
     retained: Retained,
     registry: Registry,
+    deadlines: Deadlines,
+    /// Keys of mailboxes, counted upwards from the middle: above those of connections, below those of groups.
+    next_mailbox: AtomicU64,
     /// Held over (retained, match, push), so that two publishers cannot be seen in two orders (DESIGN §5.7).
     /// Topics share a lock by hash, which costs waiting at worst.
     orders: Box<[Mutex<()>]>,
     order_hasher: RandomState,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-}
-
-/// What the broker knows of one connection. Owned by its task, so that no lock is needed.
-#[derive(Debug)]
-pub struct Client {
-    outbox: Arc<Outbox>,
-    is_connected: bool,
-    /// The name that it chose.
-    id: Option<Arc<str>>,
-    will: Option<Box<Will>>,
-    /// Sorted by id.
-    subscriptions: Vec<(SubscriptionId, TopicFilter, Arc<Subscription>)>,
-    /// Absent at a client that waits for nothing: most of them, most of the time.
-    unfinished: Option<Box<Unfinished>>,
-    next_tag: u64,
-}
-
-/// What is under way for a client.
-#[derive(Debug, Default)]
-struct Unfinished {
-    /// Retained messages that are still to be sent, one cursor per new subscription.
-    cursors: Vec<(Arc<Subscription>, Cursor)>,
-    /// Packet ids of QoS 2 publishes before their PUBREL.
-    received: Vec<u16>,
 }
 
 /// What publishing has left to do: outboxes to flush, once each, and those that publishers should wait for.
@@ -99,39 +99,28 @@ pub struct Now {
 
 const ORDER_LOCKS: usize = 256;
 
-impl Member for Arc<Subscription> {
-    fn client(&self) -> u64 {
-        self.outbox.client()
-    }
-
-    fn subscription(&self) -> SubscriptionId {
-        self.id
-    }
-
-    fn qos(&self) -> QoS {
-        self.qos
-    }
-
-    fn copies(&self) -> Copies {
-        self.copies
-    }
-}
+const FIRST_MAILBOX: u64 = 1 << 62;
 
 impl Broker {
     /// An empty broker.
     pub fn new(
         rules: Rules,
+        topic_rules: TopicRules,
         authenticator: Authenticator,
         retained: Retained,
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            registry: Registry::new(rules.sessions_max),
             rules,
+            topic_rules,
             authenticator,
             router: Router::new(),
+            groups: Groups::new(),
             retained,
-            registry: Registry::default(),
+            deadlines: Deadlines::default(),
+            next_mailbox: AtomicU64::new(FIRST_MAILBOX),
             orders: (0..ORDER_LOCKS).map(|_| Mutex::new(())).collect(),
             order_hasher: RandomState::new(),
             shared,
@@ -154,10 +143,17 @@ impl Broker {
         &self.metrics
     }
 
+    /// When something is due for clients that are away: for the task that calls [`Broker::handle_deadlines`].
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
     /// Brings the gauges up to date.
     pub fn observe(&self) {
         let metrics = &self.metrics;
         metrics.subscriptions.set(self.router.subscriptions() as u64);
+        metrics.shared_subscriptions.set(self.groups.members() as u64);
+        metrics.sessions.set(self.registry.sessions() as u64);
         metrics.retained_messages.set(self.retained.len() as u64);
         metrics.retained_bytes.set(self.retained.bytes() as u64);
         metrics.outbox_messages.set(self.shared.queued() as u64);
@@ -178,17 +174,21 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Option<Reply> {
-        if !client.is_connected && !matches!(request, Request::Connect(_)) {
-            return Some(Reply::Refused(Refusal::NotAuthorized));
+        match request {
+            Request::Connect(connect) => return Some(self.connect(client, peer, *connect, now, batch)),
+            Request::Authenticate(word) => return Some(self.authenticate(client, word, now, batch)),
+            _ if client.is_connected() => {}
+            _ => return Some(Reply::Refused(Refusal::NotAuthorized)),
         }
         match request {
-            Request::Connect(connect) => Some(self.connect(client, peer, *connect)),
+            Request::Connect(_) | Request::Authenticate(_) => None,
             Request::Subscribe(subscribes) => {
-                let results = subscribes.into_iter().map(|one| self.subscribe(client, one)).collect();
+                let results =
+                    subscribes.into_iter().map(|one| self.subscribe(client, one, now, batch)).collect();
                 Some(Reply::Subscribed(results))
             }
-            Request::Unsubscribe(ids) => {
-                let results = ids.into_iter().map(|id| self.unsubscribe(client, id)).collect();
+            Request::Unsubscribe(names) => {
+                let results = names.iter().map(|name| self.unsubscribe(client, name, now, batch)).collect();
                 Some(Reply::Unsubscribed(results))
             }
             Request::Publish(publish) => Some(match self.publish(client, publish, now, batch) {
@@ -199,309 +199,57 @@ impl Broker {
                 }
             }),
             Request::Release { packet_id } => {
-                Some(Reply::Released { packet_id, known: client.release(packet_id) })
+                let release = client.with(|holdings| {
+                    holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
+                });
+                Some(Reply::Released { packet_id, known: release.flatten().unwrap_or(false) })
             }
-            Request::Received { tag } => Some(Reply::Received { tag }),
-            Request::Settle { settlement: Settlement::Dropped(reason), .. } => {
-                self.metrics.dropped(reason, 1);
+            Request::Assign { tag, packet_id } => {
+                self.assign(client, tag, packet_id);
                 None
             }
-            // The state of a session that ends with its connection is in the session itself.
-            Request::Assign { .. } | Request::Settle { .. } => None,
-            Request::Disconnect { will: WillFate::Discard } => {
-                client.will = None; // [MQTT-3.14.4-3]
+            Request::Received { tag } => {
+                client
+                    .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag)));
+                Some(Reply::Received { tag })
+            }
+            Request::Settle { tag, settlement } => {
+                self.settle(client, tag, settlement, now, batch);
                 None
             }
-            Request::Disconnect { will: WillFate::Publish } => None,
-        }
-    }
-
-    fn connect(&self, client: &mut Client, peer: &Peer, connect: Connect) -> Reply {
-        if let Err(refusal) = self.authenticator.admit(connect.credentials.as_ref(), peer) {
-            return Reply::Refused(refusal);
-        }
-        if self.shared.is_full() {
-            return Reply::Refused(Refusal::Overloaded("the memory for queued messages is used up"));
-        }
-        let is_assigned = connect.client_id.is_none();
-        let id = connect.client_id.map_or_else(|| self.registry.assign(), Arc::from);
-        if !is_assigned && !connect.clean_start && self.registry.is_news(&id) {
-            info!(client = %id.escape_debug(), "asked for a stored session; none is kept, it begins anew at each connection");
-        }
-        client.outbox.set_client(connect.packet_bytes_max, connect.lag);
-        client.will = connect.will;
-        client.is_connected = true;
-        // Only names that clients choose can be chosen twice.
-        if !is_assigned {
-            client.id = Some(Arc::clone(&id));
-            self.registry.enter(&id, &client.outbox);
-        }
-        Reply::Connected(Box::new(Connected {
-            client_id: id,
-            is_assigned,
-            session_present: false,
-            session_expiry: Duration::ZERO,
-            in_flight: Vec::new(),
-            received: Vec::new(),
-        }))
-    }
-
-    fn subscribe(&self, client: &mut Client, subscribe: Subscribe) -> Result<Granted, Refusal> {
-        let place = client.subscriptions.binary_search_by_key(&subscribe.id, |(id, ..)| *id);
-        let limit = self.rules.subscriptions_max;
-        if place.is_err() && client.subscriptions.len() >= limit {
-            return Err(Refusal::Quota { name: "mqtt.max_subscriptions", limit });
-        }
-        let qos = subscribe.qos.min(self.rules.qos_max);
-        let subscription = Arc::new(Subscription {
-            outbox: Arc::clone(&client.outbox),
-            id: subscribe.id,
-            qos,
-            forms: subscribe.forms,
-            no_local: subscribe.no_local,
-            retain_as_published: subscribe.retain_as_published,
-            overflow: subscribe.overflow.unwrap_or(self.rules.overflow_qos0),
-            overflow_acked: self.rules.overflow_qos1,
-            conflate: subscribe.conflate,
-            copies: subscribe.copies,
-            alive: AtomicBool::new(true),
-        });
-        // The table first, then the retained ones: a message published in between comes twice rather than never.
-        let is_new = self.enter(client, place, &subscribe.filter, &subscription);
-        let wants_retained = match subscribe.retained {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => is_new,
-            RetainHandling::Skip => false,
-        };
-        if wants_retained {
-            let cursor = self.retained.matching_names(&subscribe.filter);
-            client.unfinished().cursors.push((subscription, cursor));
-        }
-        Ok(Granted { qos })
-    }
-
-    /// Enters a subscription in the place of an older one of the same id. The older one is taken out only when
-    /// the new one is in, so that nothing is lost in between [MQTT-3.8.4-3].
-    fn enter(
-        &self,
-        client: &mut Client,
-        place: Result<usize, usize>,
-        filter: &TopicFilter,
-        subscription: &Arc<Subscription>,
-    ) -> bool {
-        self.router.subscribe(filter, Arc::clone(subscription));
-        let entry = (subscription.id, filter.clone(), Arc::clone(subscription));
-        match place {
-            Err(place) => {
-                if client.subscriptions.len() < 2 {
-                    client.subscriptions.reserve_exact(1); // most clients have one
+            Request::Disconnect { will, session_expiry } => {
+                if will == WillFate::Discard {
+                    client.will = None; // [MQTT-3.14.4-3]
                 }
-                client.subscriptions.insert(place, entry);
-                true
-            }
-            Ok(place) => {
-                if let Some(slot) = client.subscriptions.get_mut(place) {
-                    let (id, old_filter, old) = std::mem::replace(slot, entry);
-                    if old_filter != *filter {
-                        self.router.unsubscribe(&old_filter, client.outbox.client(), id);
-                        old.end();
-                    }
-                    client.forget_retained(&old);
+                if let Some(expiry) = session_expiry {
+                    client.set_session_expiry(expiry.min(self.rules.session_expiry_max));
                 }
-                false
+                None
             }
         }
     }
 
-    fn unsubscribe(&self, client: &mut Client, id: SubscriptionId) -> bool {
-        let Ok(place) = client.subscriptions.binary_search_by_key(&id, |(id, ..)| *id) else { return false };
-        let (_, filter, subscription) = client.subscriptions.remove(place);
-        self.take_out(client.outbox.client(), &filter, &subscription);
-        client.forget_retained(&subscription);
-        true
+    /// A delivery of a session that another connection has taken up is not sent any more: the other one sends it,
+    /// perhaps under another identifier, and QoS 2 would arrive twice.
+    fn assign(&self, client: &mut Client, tag: Tag, packet_id: u16) {
+        let assign = |unfinished: &mut Unfinished| unfinished.in_flight.assign(tag, packet_id);
+        client.is_replaced |= client.with(|holdings| holdings.change_if_any(assign)).is_none();
     }
 
-    fn take_out(&self, client: u64, filter: &TopicFilter, subscription: &Subscription) {
-        self.router.unsubscribe(filter, client, subscription.id);
-        subscription.end();
-    }
-
-    fn publish(
-        &self,
-        client: &mut Client,
-        publish: Publish,
-        now: Now,
-        batch: &mut Batch,
-    ) -> Result<Published, Refusal> {
-        if let Some(packet_id) = publish.packet_id {
-            let received = &mut client.unfinished().received;
-            if received.contains(&packet_id) {
-                return Ok(Published { matched: 0 });
+    fn settle(&self, client: &mut Client, tag: Tag, settlement: Settlement, now: Now, batch: &mut Batch) {
+        client.outbox().note_settled();
+        let settled = client
+            .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.settle(tag)))
+            .flatten()
+            .flatten();
+        match (settlement, settled) {
+            (Settlement::Accepted, _) => {}
+            (Settlement::Dropped(reason), _) => self.metrics.dropped(reason, 1),
+            (Settlement::Requeue, Some(entry)) if entry.subscription.group().is_some() => {
+                self.redeliver(entry, &[client.key()], now, batch);
             }
-            received.push(packet_id);
+            (Settlement::Requeue, _) => self.metrics.dropped(DropReason::Refused, 1),
         }
-        let mut publication = publish.publication;
-        if publication.topic.is_reserved() {
-            return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
-        }
-        publication.publisher = client.outbox.client();
-        self.route(publication, now, batch)
-    }
-
-    /// Brings a publication to everyone who subscribed: retained, match, push. The caller flushes `batch`.
-    fn route(&self, mut publication: Publication, now: Now, batch: &mut Batch) -> Result<Published, Refusal> {
-        publication.published_ms = now.unix_ms;
-        publication.charge_to(&self.shared.publication_bytes);
-        let publication = Arc::new(publication);
-        if !publication.retain {
-            return Ok(self.deliver(&publication, now, batch));
-        }
-        if !self.rules.retain {
-            return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
-        }
-        let _order = self.order_of(&publication.topic).map(Mutex::lock);
-        self.retained.set(&publication)?;
-        Ok(self.deliver(&publication, now, batch))
-    }
-
-    fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
-        let hash = self.order_hasher.hash_one(topic);
-        self.orders.get(usize::try_from(hash % ORDER_LOCKS as u64).unwrap_or(0))
-    }
-
-    fn deliver(&self, publication: &Arc<Publication>, now: Now, batch: &mut Batch) -> Published {
-        let matched = self.router.matching(&publication.topic);
-        let size_bytes = subscription::size_bytes(publication);
-        // New QoS 0 messages are shed while the memory of the whole broker is used up (DESIGN §6).
-        let is_shed = publication.qos == QoS::AtMostOnce && self.shared.is_full();
-        let mut tally = Tally::default();
-        for target in matched.targets() {
-            let member = &target.member;
-            if member.no_local && member.outbox.client() == publication.publisher {
-                continue; // [MQTT-3.8.3-3]
-            }
-            let qos = publication.qos.min(member.qos);
-            let entry = Entry::live(publication, member, qos, target.also.clone(), size_bytes);
-            let (pushed, must_flush) = if is_shed {
-                member.outbox.push_if_idle(entry, now.instant)
-            } else {
-                member.outbox.push(entry, now.instant)
-            };
-            if must_flush {
-                batch.touched.push(Arc::clone(&member.outbox));
-            }
-            match pushed {
-                Pushed::HalfFull => member.outbox.flush(now.instant),
-                Pushed::OverMark => batch.add_slow(&member.outbox),
-                _ => {}
-            }
-            tally.add(pushed);
-        }
-        self.shared.entered(tally.growth);
-        for (reason, count) in tally.drops() {
-            self.metrics.dropped(reason, count);
-        }
-        Published { matched: tally.matched }
-    }
-
-    /// Moves retained messages into the outbox while it is below half of its mark. Gives whether more are to come.
-    pub fn pull_retained(&self, client: &mut Client, now: Instant) -> bool {
-        let Some(unfinished) = &mut client.unfinished else { return false };
-        while client.outbox.is_below_half() {
-            let Some((subscription, cursor)) = unfinished.cursors.first_mut() else { break };
-            let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
-            client.outbox.push_retained(names.iter().filter_map(|name| {
-                let publication = self.retained.get(name, now)?;
-                Some(Entry::retained(publication, subscription))
-            }));
-            if cursor.is_done() {
-                unfinished.cursors.remove(0);
-            }
-        }
-        let has_more = !unfinished.cursors.is_empty();
-        client.drop_if_finished();
-        has_more
-    }
-
-    /// The connection has ended: its subscriptions go, its will is published unless it said goodbye.
-    pub fn leave(&self, client: &mut Client, now: Now, batch: &mut Batch) {
-        let key = client.outbox.client();
-        for (_, filter, subscription) in std::mem::take(&mut client.subscriptions) {
-            self.take_out(key, &filter, &subscription);
-        }
-        client.unfinished = None;
-        if let Some(id) = client.id.take() {
-            self.registry.leave(&id, &client.outbox);
-        }
-        // No session outlives its connection, so the delay ends with it [MQTT-3.1.3-9].
-        if let Some(will) = client.will.take() {
-            let mut publication = will.publication;
-            publication.publisher = key;
-            publication.expires_at = will.expiry.map(|expiry| now.instant + expiry);
-            if let Err(refusal) = self.route(publication, now, batch) {
-                info!(%refusal, "a will was not published");
-            }
-        }
-    }
-}
-
-impl Client {
-    /// A connection that has not said who it is.
-    pub fn new(outbox: Arc<Outbox>) -> Self {
-        Self {
-            outbox,
-            is_connected: false,
-            id: None,
-            will: None,
-            subscriptions: Vec::new(),
-            unfinished: None,
-            next_tag: 0,
-        }
-    }
-
-    /// Its outbox.
-    pub fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
-    }
-
-    /// The name that it chose, if it did.
-    pub fn id(&self) -> Option<&Arc<str>> {
-        self.id.as_ref()
-    }
-
-    /// Whether retained messages wait to be pulled.
-    pub fn awaits_retained(&self) -> bool {
-        self.unfinished.as_ref().is_some_and(|unfinished| !unfinished.cursors.is_empty())
-    }
-
-    fn unfinished(&mut self) -> &mut Unfinished {
-        self.unfinished.get_or_insert_default()
-    }
-
-    fn drop_if_finished(&mut self) {
-        self.unfinished.take_if(|unfinished| unfinished.cursors.is_empty() && unfinished.received.is_empty());
-    }
-
-    fn forget_retained(&mut self, subscription: &Arc<Subscription>) {
-        if let Some(unfinished) = &mut self.unfinished {
-            unfinished.cursors.retain(|(of, _)| !Arc::ptr_eq(of, subscription));
-        }
-        self.drop_if_finished();
-    }
-
-    /// Whether the packet id waited for its PUBREL.
-    fn release(&mut self, packet_id: u16) -> bool {
-        let Some(unfinished) = &mut self.unfinished else { return false };
-        let place = unfinished.received.iter().position(|id| *id == packet_id);
-        place.map(|place| unfinished.received.swap_remove(place));
-        self.drop_if_finished();
-        place.is_some()
-    }
-
-    /// A name for the next delivery.
-    pub fn next_tag(&mut self) -> Tag {
-        self.next_tag += 1;
-        Tag(self.next_tag)
     }
 }
 
@@ -517,54 +265,5 @@ impl Batch {
         for outbox in self.touched.drain(..) {
             outbox.flush(now);
         }
-    }
-}
-
-/// Outcomes of one fan-out, added up so that counters are touched once.
-#[derive(Default)]
-struct Tally {
-    matched: usize,
-    growth: isize,
-    oldest: u64,
-    newest: u64,
-    conflated: u64,
-    too_large: u64,
-    memory: u64,
-}
-
-impl Tally {
-    fn add(&mut self, pushed: Pushed) {
-        self.growth += pushed.growth();
-        match pushed {
-            Pushed::Queued | Pushed::HalfFull | Pushed::OverMark => self.matched += 1,
-            Pushed::Made(reason, count) => {
-                self.matched += 1;
-                self.count(reason, count as u64);
-            }
-            Pushed::Dropped(reason) => self.count(reason, 1),
-            Pushed::Closed => {}
-        }
-    }
-
-    fn count(&mut self, reason: DropReason, count: u64) {
-        match reason {
-            DropReason::Oldest => self.oldest += count,
-            DropReason::Newest => self.newest += count,
-            DropReason::Conflated => self.conflated += count,
-            DropReason::TooLarge => self.too_large += count,
-            _ => self.memory += count,
-        }
-    }
-
-    fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        [
-            (DropReason::Oldest, self.oldest),
-            (DropReason::Newest, self.newest),
-            (DropReason::Conflated, self.conflated),
-            (DropReason::TooLarge, self.too_large),
-            (DropReason::Memory, self.memory),
-        ]
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
     }
 }

@@ -33,7 +33,8 @@ use tracing::debug;
 
 use self::timers::{Pulse, Timer};
 use crate::auth::Peer;
-use crate::broker::{Batch, Broker, Client, Now};
+use crate::broker::{Batch, Broker, Now};
+use crate::client::Client;
 use crate::metrics::Ended;
 use crate::outbox::Outbox;
 use crate::outbox::queue::{Frame, Signals};
@@ -362,7 +363,7 @@ impl Connection {
         self.outbox.release_paced(instant);
         if self.outbox.blocked_since().is_some_and(|since| since + self.settings.stall_timeout <= instant) {
             self.broker.metrics().disconnects.inc(Ended::Closed(CloseKind::TooSlow));
-            debug!(client = ?self.client.id(), "the socket has taken no byte for queue.stall_timeout");
+            debug!(client = ?self.client.name(), "the socket has taken no byte for queue.stall_timeout");
             self.phase = Phase::Done;
             return;
         }
@@ -400,7 +401,8 @@ fn flush_all(batch: &mut Batch, now: Instant) {
     batch.flush(now);
 }
 
-fn clock() -> Now {
+/// Both clocks, for tasks without a connection too.
+pub(crate) fn clock() -> Now {
     let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Now {
         instant: tokio::time::Instant::now().into_std(),

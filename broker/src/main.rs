@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tidegate::args::{Action, Args};
 use tidegate::assembly::Running;
+use tidegate::auth::scram;
 use tidegate::config::{Config, environment, report};
-use tidegate::logging;
+use tidegate::{logging, password};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -19,15 +20,28 @@ fn main() -> ExitCode {
             let code = report::check(file.as_deref(), effective, environment(), &mut out, &mut err);
             code.map_or(ExitCode::FAILURE, ExitCode::from)
         }
-        Action::Serve { config } => match serve(config.as_deref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                // Nobody is left to tell if this fails.
-                let _ = writeln!(std::io::stderr(), "{error}");
-                ExitCode::FAILURE
-            }
-        },
+        Action::Scram { name, iterations } => exit_code(scram_line(&name, iterations)),
+        Action::Serve { config } => exit_code(serve(config.as_deref())),
     }
+}
+
+fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a user's line.
+fn scram_line(name: &str, iterations: u32) -> Result<(), Box<dyn std::error::Error>> {
+    let line = scram::user_line(name, &password::read()?, iterations)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }
 
 fn serve(file: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {

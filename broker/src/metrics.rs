@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -68,6 +68,18 @@ pub struct Metrics {
     pub retained_bytes: Gauge,
     /// Subscriptions of all clients.
     pub subscriptions: Gauge,
+    /// Those of them that share their messages with others of a group.
+    pub shared_subscriptions: Gauge,
+    /// Clients that have connected: their session is open, not only their socket.
+    pub clients: Gauge,
+    /// Requests to connect, refused ones too.
+    pub connects: Counter,
+    /// Sessions that may outlive their connections.
+    pub sessions: Gauge,
+    /// Sessions that are kept while their client is away.
+    pub sessions_away: Gauge,
+    /// Kept sessions that ended because their time was over.
+    pub sessions_expired: Counter,
     /// permessage-deflate.
     pub deflate: DeflateMetrics,
 }
@@ -88,6 +100,14 @@ pub struct FamilyMetrics {
     pub bytes_in: Counter,
     /// Bytes written to sockets after the handshake.
     pub bytes_out: Counter,
+    /// WebSocket messages from clients: a packet or frame of any type in each, seldom more.
+    pub websocket_messages_in: Counter,
+    /// WebSocket messages to clients, of any type.
+    pub websocket_messages_out: Counter,
+    /// Payloads of the messages published by clients.
+    pub payload_bytes_in: Counter,
+    /// Payloads of the messages delivered to clients.
+    pub payload_bytes_out: Counter,
 }
 
 /// What is counted of permessage-deflate.
@@ -187,7 +207,11 @@ pub enum PublishRefusal {
 impl From<&Refusal> for PublishRefusal {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::BadCredentials | Refusal::NotAuthorized | Refusal::BadClientId(_) => Self::NotAuthorized,
+            Refusal::BadCredentials
+            | Refusal::BadMethod
+            | Refusal::NotAuthorized
+            | Refusal::Forbidden(_)
+            | Refusal::BadClientId(_) => Self::NotAuthorized,
             Refusal::BadTopic(_) => Self::BadTopic,
             Refusal::Quota { .. } => Self::Quota,
             Refusal::Overloaded(_) => Self::Overloaded,
@@ -363,6 +387,12 @@ impl Metrics {
             retained_messages: Gauge::default(),
             retained_bytes: Gauge::default(),
             subscriptions: Gauge::default(),
+            shared_subscriptions: Gauge::default(),
+            sessions: Gauge::default(),
+            clients: Gauge::default(),
+            connects: Counter::default(),
+            sessions_away: Gauge::default(),
+            sessions_expired: Counter::default(),
             deflate: DeflateMetrics::default(),
         })
     }
@@ -372,6 +402,23 @@ impl Metrics {
         if n > 0 {
             self.drops.add(reason, n);
         }
+    }
+
+    /// Deliveries dropped for any reason.
+    #[must_use]
+    pub fn drops_sum(&self) -> u64 {
+        self.drops.counters.iter().map(Counter::value).sum()
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// One number of all families together.
+    pub fn sum(&self, read: impl Fn(&FamilyMetrics) -> u64) -> u64 {
+        [&self.raw, &self.mqtt, &self.stomp].into_iter().map(read).sum()
     }
 
     /// The counters of a family.
@@ -420,8 +467,28 @@ impl Collector for Page {
         gauge(&mut encoder, "retained_messages", "Retained messages", metrics.retained_messages.value())?;
         gauge(&mut encoder, "retained_bytes", "Bytes of retained messages", metrics.retained_bytes.value())?;
         gauge(&mut encoder, "subscriptions", "Subscriptions of all clients", metrics.subscriptions.value())?;
+        gauge(
+            &mut encoder,
+            "shared_subscriptions",
+            "Members of shared subscriptions",
+            metrics.shared_subscriptions.value(),
+        )?;
+        gauge(&mut encoder, "sessions", "Sessions that outlive their connections", metrics.sessions.value())?;
+        counter(
+            &mut encoder,
+            "sessions_expired",
+            "Sessions whose time was over",
+            metrics.sessions_expired.value(),
+        )?;
         deflate(&metrics.deflate, &mut encoder)?;
-        let uptime = self.now.saturating_duration_since(metrics.started).as_secs();
+        let shared = metrics.shared_subscriptions.value();
+        gauge(&mut encoder, "shared_subscriptions", "Subscriptions that belong to a group", shared)?;
+        gauge(&mut encoder, "clients", "Clients that have connected", metrics.clients.value())?;
+        counter(&mut encoder, "connects", "Requests to connect", metrics.connects.value())?;
+        gauge(&mut encoder, "sessions_away", "Sessions without a connection", metrics.sessions_away.value())?;
+        let expired = metrics.sessions_expired.value();
+        counter(&mut encoder, "sessions_expired", "Sessions whose time was over", expired)?;
+        let uptime = metrics.uptime(self.now).as_secs();
         gauge(&mut encoder, "uptime_seconds", "Time since the start", uptime)?;
         let mut build = describe(&mut encoder, "build_info", "The version", MetricType::Gauge)?;
         build.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1u64)
@@ -430,7 +497,7 @@ impl Collector for Page {
 
 fn families(metrics: &Metrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     type Read = fn(&FamilyMetrics) -> u64;
-    let all: [(&str, &str, MetricType, Read); 6] = [
+    let all: [(&str, &str, MetricType, Read); 10] = [
         ("connections", "Open connections", MetricType::Gauge, |f| f.connections.value()),
         ("connections_opened", "Connections opened", MetricType::Counter, |f| f.connections_opened.value()),
         ("messages_received", "Messages published by clients", MetricType::Counter, |f| {
@@ -439,6 +506,18 @@ fn families(metrics: &Metrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
         ("messages_sent", "Messages delivered to clients", MetricType::Counter, |f| f.messages_out.value()),
         ("received_bytes", "Bytes read from sockets", MetricType::Counter, |f| f.bytes_in.value()),
         ("sent_bytes", "Bytes written to sockets", MetricType::Counter, |f| f.bytes_out.value()),
+        ("websocket_messages_received", "WebSocket messages from clients", MetricType::Counter, |f| {
+            f.websocket_messages_in.value()
+        }),
+        ("websocket_messages_sent", "WebSocket messages to clients", MetricType::Counter, |f| {
+            f.websocket_messages_out.value()
+        }),
+        ("payload_received_bytes", "Payloads published by clients", MetricType::Counter, |f| {
+            f.payload_bytes_in.value()
+        }),
+        ("payload_sent_bytes", "Payloads delivered to clients", MetricType::Counter, |f| {
+            f.payload_bytes_out.value()
+        }),
     ];
     for (name, help, kind, read) in all {
         let is_gauge = matches!(kind, MetricType::Gauge);
@@ -508,8 +587,6 @@ fn describe<'e>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn check(act: impl FnOnce(&Metrics), line: &str) {
@@ -533,6 +610,12 @@ mod tests {
             |m| m.family(Family::Stomp).bytes_out.add(4),
             "tidegate_sent_bytes_total{protocol=\"stomp\"} 4",
         );
+        check(
+            |m| m.family(Family::Mqtt).payload_bytes_in.add(4),
+            "tidegate_payload_received_bytes_total{protocol=\"mqtt\"} 4",
+        );
+        check(|m| m.clients.add(2), "tidegate_clients 2");
+        check(|m| m.sessions_expired.inc(), "tidegate_sessions_expired_total 1");
         check(|m| m.drops.add(DropReason::Conflated, 5), "tidegate_drops_total{reason=\"conflated\"} 5");
         let slow = Ended::Closed(CloseKind::TooSlow);
         check(|m| m.disconnects.inc(slow), "tidegate_disconnects_total{reason=\"too_slow\"} 1");

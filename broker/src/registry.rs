@@ -1,54 +1,160 @@
-//! Who is connected under which client id; a newer connection takes the id over.
+//! Who is connected under which client id, and which sessions wait for their clients. A newer connection takes the
+//! id over, and the session with it.
+//!
+//! Lock order: a shard of the registry, then a mailbox, then a queue. Nothing here publishes or routes.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use parking_lot::Mutex;
-use tidegate_protocol::session::{CloseKind, CloseReason};
+use tidegate_protocol::session::{CloseKind, CloseReason, Forms, Refusal};
 
+use crate::mailbox::{Attached, Mailbox};
 use crate::outbox::Outbox;
 
-/// Live clients by id.
+/// Clients and sessions by name.
 #[derive(Debug)]
 pub struct Registry {
-    live: DashMap<Arc<str>, Arc<Outbox>, RandomState>,
+    known: DashMap<Arc<str>, Known, RandomState>,
+    /// `mqtt.max_sessions`.
+    sessions_max: usize,
+    sessions: AtomicUsize,
     assigned: AtomicU64,
     start: u64,
-    /// Client ids that were told in the log that nothing is kept for them.
-    told: Mutex<HashSet<Arc<str>, RandomState>>,
 }
 
-/// Ids remembered by [`Registry::is_news`]; beyond that the log stays quiet.
-const TOLD_MAX: usize = 10_000;
+#[derive(Debug, Default)]
+struct Known {
+    outbox: Option<Arc<Outbox>>,
+    mailbox: Option<Arc<Mailbox>>,
+}
 
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            live: DashMap::default(),
-            assigned: AtomicU64::new(0),
-            // Ids of an earlier run must not be given again to other clients.
-            start: RandomState::new().hash_one("start"),
-            told: Mutex::default(),
-        }
-    }
+/// How a client wants to come in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Without the state of an earlier session.
+    pub clean_start: bool,
+    /// How long its session is kept after the connection.
+    pub session_expiry: Duration,
+    /// The wire forms of its version.
+    pub forms: Option<&'static Forms>,
+}
+
+/// How it came in.
+#[derive(Debug, Default)]
+pub struct Entered {
+    /// Its session, if that is to outlive the connection or did outlive an earlier one.
+    pub mailbox: Option<Arc<Mailbox>>,
+    /// An earlier session goes on.
+    pub is_present: bool,
+    /// What it finds there.
+    pub attached: Attached,
+    /// A session that had to end for it; nobody can take it up any more. To be cleared.
+    pub ended: Option<Arc<Mailbox>>,
 }
 
 impl Registry {
-    /// Enters a client; one that is connected under this id is told to go [MQTT-3.1.4-3].
-    pub fn enter(&self, id: &Arc<str>, outbox: &Arc<Outbox>) {
-        let old = self.live.insert(Arc::clone(id), Arc::clone(outbox));
-        if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, outbox)) {
-            old.order_close(CloseReason::new(CloseKind::Replaced, "the same client id connected again"));
+    /// Nobody.
+    pub fn new(sessions_max: usize) -> Self {
+        Self {
+            known: DashMap::default(),
+            sessions_max,
+            sessions: AtomicUsize::new(0),
+            assigned: AtomicU64::new(0),
+            // Ids of an earlier run must not be given again to other clients.
+            start: RandomState::new().hash_one("start"),
         }
     }
 
-    /// Removes a client, unless another connection has its id already.
-    pub fn leave(&self, id: &str, outbox: &Arc<Outbox>) {
-        self.live.remove_if(id, |_, known| Arc::ptr_eq(known, outbox));
+    /// The name of a client: a session belongs to a user and a client id (SEC-19), and no client id contains U+0000.
+    pub fn name(user: Option<&str>, id: &Arc<str>) -> Arc<str> {
+        user.map_or_else(|| Arc::clone(id), |user| format!("{user}\0{id}").into())
+    }
+
+    /// The client id in a name.
+    pub fn id(name: &str) -> &str {
+        name.split_once('\0').map_or(name, |(_, id)| id)
+    }
+
+    /// Enters a client; one that is connected under this name is told to go [MQTT-3.1.4-3].
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Quota`] when it needs a new session and there are too many.
+    pub fn enter(
+        &self,
+        name: &Arc<str>,
+        outbox: &Arc<Outbox>,
+        arrival: Arrival,
+        now: Instant,
+        new_mailbox: impl FnOnce() -> Arc<Mailbox>,
+    ) -> Result<Entered, Refusal> {
+        let mut known = self.known.entry(Arc::clone(name)).or_default();
+        let is_over = |mailbox: &Arc<Mailbox>| arrival.clean_start || mailbox.take_due(now).is_expired;
+        let ended = known.mailbox.take_if(|mailbox| is_over(mailbox));
+        if let Some(ended) = &ended {
+            ended.end(); // [MQTT-3.1.2-4]
+        }
+        let is_present = known.mailbox.is_some();
+        let is_new = !is_present && !arrival.session_expiry.is_zero();
+        match (&ended, is_new) {
+            (None, true) => {
+                if let Err(refusal) = self.count_session() {
+                    drop(known);
+                    self.forget_if_empty(name);
+                    return Err(refusal);
+                }
+            }
+            (Some(_), false) => {
+                self.sessions.fetch_sub(1, Ordering::Relaxed);
+            }
+            // One takes the other's place.
+            (Some(_), true) | (None, false) => {}
+        }
+        if is_new {
+            known.mailbox = Some(new_mailbox());
+        }
+        if let Some(old) = known.outbox.replace(Arc::clone(outbox)) {
+            old.order_close(CloseReason::new(CloseKind::Replaced, "the same client id connected again"));
+        }
+        let mailbox = known.mailbox.clone();
+        let attached =
+            mailbox.as_ref().map(|mailbox| mailbox.attach(outbox, arrival.session_expiry, arrival.forms));
+        Ok(Entered { mailbox, is_present, attached: attached.unwrap_or_default(), ended })
+    }
+
+    /// Removes a client, unless another connection has its name already (`false`). A session that waits stays.
+    pub fn leave(&self, name: &str, outbox: &Arc<Outbox>) -> bool {
+        let mut has_left = false;
+        self.known.remove_if_mut(name, |_, known| {
+            has_left = known.outbox.take_if(|known| Arc::ptr_eq(known, outbox)).is_some();
+            known.outbox.is_none() && known.mailbox.is_none()
+        });
+        has_left
+    }
+
+    /// Ends a session that nobody speaks for and whose time is over. `false`: somebody has taken it up.
+    pub fn expire(&self, mailbox: &Arc<Mailbox>, now: Instant) -> bool {
+        let mut has_expired = false;
+        self.known.remove_if_mut(&**mailbox.name(), |_, known| {
+            if known.mailbox.as_ref().is_some_and(|known| Arc::ptr_eq(known, mailbox)) {
+                has_expired = mailbox.expire(now);
+                known.mailbox.take_if(|_| has_expired);
+            }
+            known.outbox.is_none() && known.mailbox.is_none()
+        });
+        if has_expired {
+            self.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
+        has_expired
+    }
+
+    /// Sessions, with or without a connection.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// An id that nobody has.
@@ -60,9 +166,15 @@ impl Registry {
         id.into()
     }
 
-    /// Whether this id has not been seen here before; remembers it, within bounds.
-    pub fn is_news(&self, id: &Arc<str>) -> bool {
-        let mut told = self.told.lock();
-        told.len() < TOLD_MAX && told.insert(Arc::clone(id))
+    fn forget_if_empty(&self, name: &str) {
+        self.known.remove_if(name, |_, known| known.outbox.is_none() && known.mailbox.is_none());
+    }
+
+    fn count_session(&self) -> Result<(), Refusal> {
+        let limit = self.sessions_max;
+        let counted = self
+            .sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1));
+        counted.map(drop).map_err(|_| Refusal::Quota { name: "mqtt.max_sessions", limit })
     }
 }

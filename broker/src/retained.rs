@@ -6,6 +6,9 @@
 //!   names   ordered level by level      64 shards by first level; a cursor skips from match to match
 //! ```
 //!
+//! What clients publish and what the broker says itself count in two accounts, so that no client can crowd out
+//! `$SYS`.
+//!
 //! A name is entered and removed while the shard of its value is locked, so the two always agree. A cursor locks
 //! only names, and lets go at every step that counts. Spec: OASIS MQTT 5.0 §3.3.1.3, §4.7.
 
@@ -29,6 +32,10 @@ const SHARDS: usize = 64;
 /// A value's place in both tables, beside its publication and the text of its name.
 const ENTRY_BYTES: usize = 192;
 
+/// Room that the broker's own account has even under the smallest limits; the numbers of `$SYS` take a tenth of it.
+const OWN_MESSAGES_MIN: usize = 1024;
+const OWN_BYTES_MIN: usize = 1024 * 1024;
+
 /// Names that a cursor looks at before it lets others have the lock: some 100 µs.
 const STEPS_PER_LOCK: usize = 256;
 
@@ -49,10 +56,8 @@ pub struct Retained {
     values: DashMap<Topic, Value, RandomState>,
     names: Box<[RwLock<Names>]>,
     hasher: RandomState,
-    limits: RetainedLimits,
-    messages: AtomicUsize,
-    /// Counts up and down with the publications themselves: one that is still queued somewhere counts too.
-    bytes: Arc<AtomicUsize>,
+    clients: Account,
+    own: Account,
     /// Values that will expire. While there are none, a sweep has nothing to look for.
     expiring: AtomicUsize,
 }
@@ -60,6 +65,23 @@ pub struct Retained {
 struct Value {
     publication: Arc<Publication>,
     bytes: usize,
+    by: By,
+}
+
+/// Who said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Client,
+    Broker,
+}
+
+/// What is kept for one of them.
+#[derive(Debug)]
+struct Account {
+    limits: RetainedLimits,
+    messages: AtomicUsize,
+    /// Counts up and down with the publications themselves: one that is still queued somewhere counts too.
+    bytes: Arc<AtomicUsize>,
 }
 
 /// Names by their text with U+0000 in place of `/`. No name contains that character and none sorts before it, so
@@ -75,9 +97,11 @@ impl Retained {
             values: DashMap::with_capacity_and_hasher_and_shard_amount(0, hasher.clone(), SHARDS),
             names: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher,
-            limits,
-            messages: AtomicUsize::new(0),
-            bytes: Arc::default(),
+            clients: Account::new(limits),
+            own: Account::new(RetainedLimits {
+                messages_max: limits.messages_max.max(OWN_MESSAGES_MIN),
+                bytes_max: limits.bytes_max.max(OWN_BYTES_MIN),
+            }),
             expiring: AtomicUsize::new(0),
         }
     }
@@ -92,6 +116,19 @@ impl Retained {
     ///
     /// [`Refusal::Quota`] names the limit that it would break. What was retained before stays.
     pub fn set(&self, publication: &Publication) -> Result<(), Refusal> {
+        self.set_by(By::Client, publication)
+    }
+
+    /// The same for what the broker itself says, in its own account.
+    ///
+    /// # Errors
+    ///
+    /// As [`Retained::set`]; that account is full only when the states of very many clients are in it.
+    pub fn set_own(&self, publication: &Publication) -> Result<(), Refusal> {
+        self.set_by(By::Broker, publication)
+    }
+
+    fn set_by(&self, by: By, publication: &Publication) -> Result<(), Refusal> {
         if publication.payload.is_empty() {
             self.remove_if(&publication.topic, |_| true);
             return Ok(());
@@ -100,17 +137,22 @@ impl Retained {
         // The old value ends only after the guard.
         let replaced = match self.values.entry(publication.topic.clone()) {
             Entry::Occupied(mut held) => {
-                let held_bytes = held.get().bytes;
-                if bytes > held_bytes {
-                    self.check_bytes(bytes - held_bytes)?;
+                let (held_by, held_bytes) = (held.get().by, held.get().bytes);
+                if held_by != by {
+                    self.account(by).check_bytes(bytes)?;
+                    self.account(by).count_message()?;
+                    self.account(held_by).uncount_message();
+                } else if by == By::Client && bytes > held_bytes {
+                    // The broker's own values grow by a digit at most.
+                    self.account(by).check_bytes(bytes - held_bytes)?;
                 }
-                Some(held.insert(self.keep(publication, bytes)))
+                Some(held.insert(self.keep(by, publication, bytes)))
             }
             Entry::Vacant(vacant) => {
-                self.check_bytes(bytes)?;
-                self.count_message()?;
+                self.account(by).check_bytes(bytes)?;
+                self.account(by).count_message()?;
                 self.enter(&publication.topic);
-                drop(vacant.insert(self.keep(publication, bytes)));
+                drop(vacant.insert(self.keep(by, publication, bytes)));
                 None
             }
         };
@@ -160,41 +202,32 @@ impl Retained {
         }
     }
 
-    /// How many topics have one.
+    /// How many topics have one from a client.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.messages.load(Atomic::Relaxed)
+        self.clients.messages.load(Atomic::Relaxed)
     }
 
-    /// Whether no topic has one.
+    /// Whether no topic has one from a client.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Their memory.
+    /// The memory of those.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Atomic::Relaxed) + self.len() * ENTRY_BYTES
+        self.clients.bytes()
     }
 
-    fn check_bytes(&self, more: usize) -> Result<(), Refusal> {
-        let limit = self.limits.bytes_max;
-        if self.bytes().saturating_add(more) > limit {
-            return Err(Refusal::Quota { name: "mqtt.retained_max_bytes", limit });
+    fn account(&self, by: By) -> &Account {
+        match by {
+            By::Client => &self.clients,
+            By::Broker => &self.own,
         }
-        Ok(())
     }
 
-    fn count_message(&self) -> Result<(), Refusal> {
-        let limit = self.limits.messages_max;
-        let counted = self
-            .messages
-            .fetch_update(Atomic::Relaxed, Atomic::Relaxed, |count| (count < limit).then_some(count + 1));
-        counted.map(drop).map_err(|_| Refusal::Quota { name: "mqtt.retained_max_messages", limit })
-    }
-
-    fn keep(&self, publication: &Publication, bytes: usize) -> Value {
+    fn keep(&self, by: By, publication: &Publication, bytes: usize) -> Value {
         let mut copy = Publication::new(publication.topic.clone(), publication.payload.clone());
         copy.qos = publication.qos;
         copy.retain = publication.retain;
@@ -203,9 +236,9 @@ impl Retained {
         copy.expires_at = publication.expires_at;
         copy.published_ms = publication.published_ms;
         copy.publisher = publication.publisher;
-        copy.charge_to(&self.bytes);
+        copy.charge_to(&self.account(by).bytes);
         self.expiring.fetch_add(usize::from(copy.expires_at.is_some()), Atomic::Relaxed);
-        Value { publication: Arc::new(copy), bytes }
+        Value { publication: Arc::new(copy), bytes, by }
     }
 
     fn forget(&self, value: &Value) {
@@ -216,7 +249,7 @@ impl Retained {
         let removed = match self.values.entry(topic.clone()) {
             Entry::Occupied(held) if is_over(&held.get().publication) => {
                 self.leave(topic);
-                self.messages.fetch_sub(1, Atomic::Relaxed);
+                self.account(held.get().by).uncount_message();
                 Some(held.remove())
             }
             Entry::Occupied(_) | Entry::Vacant(_) => None,
@@ -243,6 +276,36 @@ impl Retained {
     fn shard_of(&self, first_level: &str) -> std::ops::Range<usize> {
         let shard = usize::from(self.hasher.hash_one(first_level).to_le_bytes()[0]) % SHARDS;
         shard..shard + 1
+    }
+}
+
+impl Account {
+    fn new(limits: RetainedLimits) -> Self {
+        Self { limits, messages: AtomicUsize::new(0), bytes: Arc::default() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.load(Atomic::Relaxed) + self.messages.load(Atomic::Relaxed) * ENTRY_BYTES
+    }
+
+    fn check_bytes(&self, more: usize) -> Result<(), Refusal> {
+        let limit = self.limits.bytes_max;
+        if self.bytes().saturating_add(more) > limit {
+            return Err(Refusal::Quota { name: "mqtt.retained_max_bytes", limit });
+        }
+        Ok(())
+    }
+
+    fn count_message(&self) -> Result<(), Refusal> {
+        let limit = self.limits.messages_max;
+        let counted = self
+            .messages
+            .fetch_update(Atomic::Relaxed, Atomic::Relaxed, |count| (count < limit).then_some(count + 1));
+        counted.map(drop).map_err(|_| Refusal::Quota { name: "mqtt.retained_max_messages", limit })
+    }
+
+    fn uncount_message(&self) {
+        self.messages.fetch_sub(1, Atomic::Relaxed);
     }
 }
 

@@ -1,25 +1,60 @@
-//! A table entry: what the router finds and the outbox delivers to. Holds an outbox, never a socket.
+//! A table entry: what the router finds and the outbox delivers to. Holds an outbox or what stands for one, never
+//! a socket.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, SubscriptionId, Tag};
+use tidegate_protocol::topic::{ShareName, TopicFilter};
 
+use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
+use crate::router::Member;
+use crate::router::shared::{Group, GroupMember};
 
-/// One subscription of one connected client.
+/// One subscription of one client. 56 bytes, since there may be a million: what few have is behind a pointer.
 #[derive(Debug)]
 pub struct Subscription {
     /// Where its deliveries go.
-    pub outbox: Arc<Outbox>,
-    /// Its session's name for it.
+    pub target: Target,
+    /// What it matches.
+    pub filter: TopicFilter,
+    /// Shared wire forms, when its session has no say in the bytes.
+    pub forms: Option<&'static Forms>,
+    extras: Option<Box<Extras>>,
+    /// Its name within the client.
     pub id: SubscriptionId,
     /// The granted QoS.
     pub qos: QoS,
+    /// How it counts beside other subscriptions of its client.
+    pub copies: Copies,
+    /// Not what this client published itself; keeps the publisher's RETAIN flag.
+    flags: u8,
+    /// Cleared by unsubscribe before its reply is queued; queued deliveries of a dead one are skipped.
+    alive: AtomicBool,
+}
+
+/// Where the deliveries of a subscription go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To a connection, and they end with it.
+    Outbox(Arc<Outbox>),
+    /// To a session that outlives its connections.
+    Mailbox(Arc<Mailbox>),
+    /// To one of a group.
+    Group(Arc<Group<Arc<Subscription>>>),
+}
+
+/// What a subscription is to be like.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The granted QoS.
+    pub qos: QoS,
     /// Shared wire forms, when its session has no say in the bytes.
-    pub forms: Option<Forms>,
+    pub forms: Option<&'static Forms>,
     /// Not what this client published itself.
     pub no_local: bool,
     /// Keeps the publisher's RETAIN flag.
@@ -32,8 +67,20 @@ pub struct Subscription {
     pub conflate: Option<Duration>,
     /// How it counts beside other subscriptions of its client.
     pub copies: Copies,
-    /// Cleared by unsubscribe before its reply is queued; queued deliveries of a dead one are skipped.
-    pub alive: AtomicBool,
+    /// Handed back with each delivery.
+    pub identifier: Option<NonZeroU32>,
+    /// The group that it is a member of.
+    pub group: Option<ShareName>,
+}
+
+/// What most subscriptions have none of.
+#[derive(Debug)]
+struct Extras {
+    overflow: Overflow,
+    overflow_acked: Overflow,
+    conflate: Option<Duration>,
+    identifier: Option<NonZeroU32>,
+    group: Option<ShareName>,
 }
 
 /// A publication on its way to one subscription.
@@ -43,8 +90,9 @@ pub struct Entry {
     pub publication: Arc<Publication>,
     /// Where to.
     pub subscription: Arc<Subscription>,
-    /// Further subscriptions of the client that match. Seldom any, so a thin pointer: entries are many.
-    pub also: Option<Box<Arc<[SubscriptionId]>>>,
+    /// The identifiers of further subscriptions of the client that match. Seldom any, so a thin pointer: entries
+    /// are many.
+    pub also: Option<Box<Arc<[NonZeroU32]>>>,
     /// The bytes, when the session has no say in them.
     pub form: Option<&'static Form>,
     /// What it counts against limits.
@@ -57,7 +105,69 @@ pub struct Entry {
     pub is_retained: bool,
 }
 
+const NO_LOCAL: u8 = 1;
+const RETAIN_AS_PUBLISHED: u8 = 2;
+
+impl Extras {
+    /// What a subscription without extras has.
+    const COMMON: Self = Self {
+        overflow: Overflow::DropOldest,
+        overflow_acked: Overflow::Disconnect,
+        conflate: None,
+        identifier: None,
+        group: None,
+    };
+
+    fn are_common(&self) -> bool {
+        let Self { overflow, overflow_acked, conflate, identifier, group } = self;
+        (*overflow, *overflow_acked) == (Self::COMMON.overflow, Self::COMMON.overflow_acked)
+            && conflate.is_none()
+            && identifier.is_none()
+            && group.is_none()
+    }
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            qos: QoS::AtMostOnce,
+            forms: None,
+            no_local: false,
+            retain_as_published: false,
+            overflow: Extras::COMMON.overflow,
+            overflow_acked: Extras::COMMON.overflow_acked,
+            conflate: None,
+            copies: Copies::PerClient,
+            identifier: None,
+            group: None,
+        }
+    }
+}
+
 impl Subscription {
+    /// A subscription that is alive.
+    pub fn new(target: Target, id: SubscriptionId, filter: TopicFilter, terms: Terms) -> Arc<Self> {
+        let extras = Extras {
+            overflow: terms.overflow,
+            overflow_acked: terms.overflow_acked,
+            conflate: terms.conflate,
+            identifier: terms.identifier,
+            group: terms.group,
+        };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        Arc::new(Self {
+            target,
+            filter,
+            forms: terms.forms,
+            extras: (!extras.are_common()).then(|| Box::new(extras)),
+            id,
+            qos: terms.qos,
+            copies: terms.copies,
+            flags: flag(terms.no_local, NO_LOCAL) | flag(terms.retain_as_published, RETAIN_AS_PUBLISHED),
+            alive: AtomicBool::new(true),
+        })
+    }
+
     /// Whether it still wants deliveries.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
@@ -66,17 +176,111 @@ impl Subscription {
     /// Ends it: nothing that is still queued for it is sent.
     pub fn end(&self) {
         self.alive.store(false, Ordering::Release);
-        self.outbox.note_dead();
+        match &self.target {
+            Target::Outbox(outbox) => outbox.note_dead(),
+            Target::Mailbox(mailbox) => mailbox.note_dead(),
+            Target::Group(_) => {}
+        }
+    }
+
+    /// Not what this client published itself.
+    pub const fn no_local(&self) -> bool {
+        self.flags & NO_LOCAL != 0
+    }
+
+    /// Keeps the publisher's RETAIN flag.
+    pub const fn retain_as_published(&self) -> bool {
+        self.flags & RETAIN_AS_PUBLISHED != 0
+    }
+
+    /// Replace queued QoS 0 deliveries by newer ones, with this interval between them.
+    pub fn conflate(&self) -> Option<Duration> {
+        self.extras().conflate
+    }
+
+    /// MQTT 5's Subscription Identifier.
+    pub fn identifier(&self) -> Option<NonZeroU32> {
+        self.extras().identifier
+    }
+
+    /// The group that it is a member of.
+    pub fn group(&self) -> Option<&ShareName> {
+        self.extras().group.as_ref()
     }
 
     /// Whether newer deliveries of a topic may take the place of queued ones.
     pub fn conflates(&self) -> bool {
-        self.conflate.is_some() || self.overflow == Overflow::Conflate
+        let extras = self.extras();
+        extras.conflate.is_some() || extras.overflow == Overflow::Conflate
     }
 
     /// The policy for a delivery at this QoS.
     pub fn policy(&self, qos: QoS) -> Overflow {
-        if qos == QoS::AtMostOnce { self.overflow } else { self.overflow_acked }
+        let extras = self.extras();
+        if qos == QoS::AtMostOnce { extras.overflow } else { extras.overflow_acked }
+    }
+
+    fn extras(&self) -> &Extras {
+        self.extras.as_deref().unwrap_or(&Extras::COMMON)
+    }
+}
+
+impl Member for Arc<Subscription> {
+    fn client(&self) -> u64 {
+        self.target.client()
+    }
+
+    fn subscription(&self) -> SubscriptionId {
+        self.id
+    }
+
+    fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    fn copies(&self) -> Copies {
+        self.copies
+    }
+
+    fn identifier(&self) -> Option<NonZeroU32> {
+        Subscription::identifier(self)
+    }
+}
+
+impl GroupMember for Arc<Subscription> {
+    fn client(&self) -> u64 {
+        self.target.client()
+    }
+
+    fn subscription(&self) -> SubscriptionId {
+        self.id
+    }
+
+    fn is_online(&self) -> bool {
+        match &self.target {
+            Target::Outbox(_) => true,
+            Target::Mailbox(mailbox) => mailbox.is_online(),
+            Target::Group(_) => false,
+        }
+    }
+
+    fn pending(&self) -> usize {
+        match &self.target {
+            Target::Outbox(outbox) => outbox.pending(),
+            Target::Mailbox(mailbox) => mailbox.pending(),
+            Target::Group(_) => 0,
+        }
+    }
+}
+
+impl Target {
+    /// The client as the tables know it: a connection, a session, or a group as one.
+    pub fn client(&self) -> u64 {
+        match self {
+            Self::Outbox(outbox) => outbox.client(),
+            Self::Mailbox(mailbox) => mailbox.key(),
+            Self::Group(group) => group.key(),
+        }
     }
 }
 
@@ -85,11 +289,11 @@ impl Entry {
     pub fn live(
         publication: &Arc<Publication>,
         subscription: &Arc<Subscription>,
-        qos: QoS,
-        also: Option<Arc<[SubscriptionId]>>,
+        also: Option<Arc<[NonZeroU32]>>,
         size_bytes: u32,
     ) -> Self {
-        let retain = publication.retain && subscription.retain_as_published;
+        let qos = publication.qos.min(subscription.qos);
+        let retain = publication.retain && subscription.retain_as_published();
         let form = shared_form(publication, subscription, qos, retain).filter(|_| also.is_none());
         Self {
             publication: Arc::clone(publication),
@@ -128,6 +332,7 @@ impl Entry {
             retain: self.retain,
             is_retained: self.is_retained,
             subscription: self.subscription.id,
+            identifier: self.subscription.identifier(),
             also: self.also.map(|also| *also),
             tag,
         }
@@ -153,10 +358,21 @@ fn shared_form(
     qos: QoS,
     retain: bool,
 ) -> Option<&'static Form> {
-    let forms = subscription.forms.as_ref().filter(|_| qos == QoS::AtMostOnce)?;
+    let forms = subscription.forms.filter(|_| qos == QoS::AtMostOnce)?;
     let form = if retain { forms.retained } else { forms.live };
     (!form.lacks_expiry || publication.expires_at.is_none()).then_some(form)
 }
 
 /// What an entry costs beside the shared publication.
 pub const ENTRY_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_of_them_fit() {
+        assert_eq!(size_of::<Subscription>(), 56);
+        assert!(size_of::<Entry>() <= 40);
+    }
+}

@@ -79,7 +79,7 @@ async fn what_a_filter_does_not_match_does_not_come() {
 /// SEC-22. What a refusal looks like is the protocol's own; that nothing is delivered is common.
 #[tokio::test]
 async fn clients_do_not_write_topics_that_begin_with_a_dollar() {
-    let broker = Broker::start("").await;
+    let broker = Broker::start("[sys]\ninterval = \"none\"").await;
     let mut reader = Client::subscriber(&broker, Protocol::Mqtt5, &["$SYS/#", "#"]).await;
 
     let payload = Ask { target: "/ws?pub=$SYS/x", ..Ask::default() };

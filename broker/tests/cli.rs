@@ -3,13 +3,16 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::pty::{self, OpenptFlags};
+use rustix::termios::{LocalModes, tcgetattr};
 use support::http;
 use support::socket::{Ask, End, Socket};
 use tempfile::TempDir;
@@ -166,7 +169,7 @@ fn help_says_what_there_is_and_what_to_try() {
     let (out, err) = check_run(program(directory.path(), &["--help"]), 0);
     check_has(
         &out,
-        &["pub/sub broker", "serve", "check", "--config", "Examples:", "/ws?t=hello", "TIDEGATE__"],
+        &["pub/sub broker", "serve", "check", "scram", "--config", "Examples:", "/ws?t=hello", "TIDEGATE__"],
     );
     assert_eq!(err, "");
     let (out, _) = check_run(program(directory.path(), &["check", "--help"]), 0);
@@ -182,6 +185,114 @@ fn a_mistyped_argument_is_explained_with_the_exit_code_2() {
     check_has(&err, &["chek", "check"]);
     let (_, err) = check_run(program(directory.path(), &["--confg", "x"]), 2);
     check_has(&err, &["--confg", "--config"]);
+}
+
+// ---- scram ----
+
+/// The user's line that the program makes for this input.
+fn check_scram(arguments: &[&str], password: &[u8], code: i32) -> (String, String) {
+    let directory = TempDir::new().unwrap();
+    let input = directory.path().join("password");
+    std::fs::write(&input, password).unwrap();
+    let mut command = program(directory.path(), arguments);
+    command.stdin(File::open(input).unwrap());
+    check_run(command, code)
+}
+
+#[test]
+fn scram_makes_a_line_that_check_accepts() {
+    let (out, err) = check_scram(&["scram", "anna"], b"pencil\n", 0);
+    assert_eq!(err, "");
+    assert!(out.starts_with("anna:SCRAM-SHA-256$15000:") && out.ends_with("=\n"), "{out}");
+    let (other, _) = check_scram(&["scram", "bob", "--iterations", "4096"], b"pencil", 0);
+    assert!(other.starts_with("bob:SCRAM-SHA-256$4096:"), "{other}");
+
+    // A relative path is meant from the working directory.
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("users.scram"), format!("# users\n{out}{other}")).unwrap();
+    file(&directory, "[auth]\nscram_file = \"users.scram\"\n");
+    let (out, _) = check_run(program(directory.path(), &["check", "my.toml"]), 0);
+    check_has(&out, &["ok: my.toml"]);
+    std::fs::write(directory.path().join("users.scram"), format!("{other}{other}")).unwrap();
+    for arguments in [&["check", "my.toml"][..], &["--config", "my.toml"]] {
+        let (out, err) = check_run(program(directory.path(), arguments), 1);
+        check_has(&err, &["my.toml:2:14: `auth.scram_file`: users.scram:2: line 1 is about the same user"]);
+        assert_eq!(out, "");
+    }
+}
+
+#[test]
+fn scram_says_what_it_cannot_use() {
+    for (arguments, password, code, part) in [
+        (&["scram", "anna"][..], &b""[..], 1, "the password is empty"),
+        (&["scram", "anna"], b"\nx\n", 1, "the password is empty"),
+        (&["scram", "anna"], b"pen\xFFcil\n", 1, "the password is not UTF-8"),
+        (&["scram", "anna"], b"pen\x07cil\n", 1, "SASLprep"),
+        (&["scram", "anna"], &[b'x'; 2000], 1, "more than 1024 bytes"),
+        (&["scram", "#anna"], b"pencil\n", 1, "begins with '#'"),
+        (&["scram", "anna", "--iterations", "1000"], b"pencil\n", 2, "4096..=1000000"),
+        (&["scram"], b"pencil\n", 2, "NAME"),
+    ] {
+        let (out, err) = check_scram(arguments, password, code);
+        check_has(&err, &[part]);
+        assert!(!err.contains("cil"), "{err}");
+        assert_eq!(out, "");
+    }
+}
+
+/// Runs `tidegate scram anna` at a terminal where somebody types these; gives stdout, and what stderr and the
+/// terminal showed.
+fn at_a_terminal(first: &str, second: &str, code: i32) -> (String, String, String) {
+    let controller = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&controller).unwrap();
+    pty::unlockpt(&controller).unwrap();
+    let terminal = PathBuf::from(pty::ptsname(&controller, Vec::new()).unwrap().into_string().unwrap());
+    // Open as long as the program might not be: without anybody there, a read fails.
+    let terminal = File::options().read(true).write(true).open(terminal).unwrap();
+    let mut controller = File::from(controller);
+
+    let directory = TempDir::new().unwrap();
+    let mut command = program(directory.path(), &["scram", "anna"]);
+    let mut child = command.stdin(terminal.try_clone().unwrap()).spawn().unwrap();
+    let mut err = child.stderr.take().unwrap();
+    let mut prompts = String::new();
+    for (prompt, typed) in [("password: ", first), ("again: ", second)] {
+        while !prompts.ends_with(prompt) {
+            let mut byte = [0];
+            err.read_exact(&mut byte).unwrap();
+            prompts.extend(byte.map(char::from));
+        }
+        controller.write_all(typed.as_bytes()).unwrap();
+    }
+    err.read_to_string(&mut prompts).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{prompts}");
+    // The terminal is as it was, or the rest would wait for ever.
+    let modes = tcgetattr(&terminal).unwrap().local_modes;
+    assert!(modes.contains(LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
+    controller.write_all(b"seen\n").unwrap();
+    let mut shown = String::new();
+    while !shown.contains("seen") {
+        let mut byte = [0];
+        controller.read_exact(&mut byte).unwrap();
+        shown.extend(byte.map(char::from));
+    }
+    (String::from_utf8(output.stdout).unwrap(), prompts, shown)
+}
+
+#[test]
+fn a_terminal_is_asked_twice_and_shows_no_password() {
+    let (out, prompts, shown) = at_a_terminal("pencil\n", "pencil\n", 0);
+    assert!(out.starts_with("anna:SCRAM-SHA-256$15000:"), "{out}");
+    assert_eq!((&*prompts, shown.trim()), ("password: the same again: ", "seen"));
+
+    let (out, prompts, shown) = at_a_terminal("pencil\n", "pencli\n", 1);
+    assert_eq!(out, "");
+    assert_eq!((&*prompts, shown.trim()), ("password: the same again: the two passwords differ\n", "seen"));
+
+    // Ctrl-c.
+    let (out, _, shown) = at_a_terminal("pen\x03\n", "pen\x03\n", 1);
+    assert_eq!((&*out, shown.trim()), ("", "seen"));
 }
 
 // ---- check ----

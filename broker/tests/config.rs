@@ -1,9 +1,11 @@
 //! The operator's file: defaults without drift, errors that say where, overrides, and every rule.
 #![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use tidegate::config::{BUILT_IN, Config, ConfigError, Place, report};
+use tidegate::config::{BUILT_IN, ByteSize, Config, ConfigError, Place, Retain, Topic, report};
 
 fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -97,6 +99,15 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest_known_one() {
         ("[mqtt]\npaths = []", ["my.toml:2:1: `mqtt.paths`", "did you mean `[[listener]].paths`?"]),
         ("[[listener]]\nbnd = \"x\"", ["my.toml:2:1: `listener[0].bnd`", "did you mean `bind`?"]),
         ("[raw]\nzzzzzz = 1", ["my.toml:2:1: `raw.zzzzzz`", "known here: max_topics"]),
+        (
+            "[[topic]]\nfilter = \"a\"\nretian = \"deny\"",
+            ["my.toml:3:1: `topic[0].retian`", "did you mean `retain`?"],
+        ),
+        (
+            "[[topic]]\nfilter = \"a\"\nhistory_size = 1",
+            ["`topic[0].history_size`: unknown key", "known here"],
+        ),
+        ("[sys]\nintervall = \"1s\"", ["my.toml:2:1: `sys.intervall`", "did you mean `interval`?"]),
         ("[websocket.deflate]\nlvl = 1", ["`websocket.deflate.lvl`", "level"]),
         ("[auth]\norder = []", ["my.toml:2:1: `auth.order`: unknown key", "known here: anonymous"]),
     ] {
@@ -160,6 +171,12 @@ fn a_wrong_type_is_told_in_plain_words() {
         ("[listener]\nbind = \"127.0.0.1:80\"", ["`listener`", "a list in [ ]"]),
         ("[admin]\nbind = \"off\"", ["my.toml:2:8: `admin.bind`", "nor \"none\""]),
         ("[stomp]\nheart_beat = [\"1s\"]", ["my.toml:2:14: `stomp.heart_beat", "invalid length 1"]),
+        ("[[topic]]\nretain = \"deny\"", ["my.toml:1:1: `topic[0]`", "missing field `filter`"]),
+        ("[[topic]]\nfilter = \"a\"\nretain = true", ["my.toml:3:10: `topic[0].retain`", "a text in quotes"]),
+        ("[[topic]]\nfilter = \"a\"\nretain = \"never\"", ["my.toml:3:10: `topic[0].retain`", "`deny`"]),
+        ("[[topic]]\nfilter = \"a\"\nmax_payload = \"4 kb/s\"", ["`topic[0].max_payload`", "is not a unit"]),
+        ("[topic]\nfilter = \"a\"", ["`topic`", "a list in [ ]"]),
+        ("[sys]\ninterval = 10", ["my.toml:2:12: `sys.interval`", "\"none\""]),
         ("queue = 1", ["my.toml:1:9: `queue`", "a section in [ ]"]),
     ] {
         check_refused(text, &parts);
@@ -236,8 +253,7 @@ fn every_rule_is_kept_and_points_at_what_the_operator_wrote() {
         ("[queue]\nhigh_watermark = \"2 MiB\"", ["`queue.high_watermark`", "queue.max_bytes = 1 MiB"]),
         ("[queue]\ntotal_bytes = \"1 MiB\"", ["`queue.total_bytes`", "3 MiB"]),
         ("[mqtt]\nversions = []", ["`mqtt.versions`", "empty"]),
-        ("[mqtt]\nmax_qos = 2", ["my.toml:2:11: `mqtt.max_qos`", "QoS 2 is not built yet"]),
-        ("[mqtt]\nmax_qos = 3", ["`mqtt.max_qos`", "allowed is 0 to 1"]),
+        ("[mqtt]\nmax_qos = 3", ["`mqtt.max_qos`", "allowed is 0 to 2"]),
         ("[mqtt]\nreceive_maximum = 0", ["`mqtt.receive_maximum`", "allowed is 1 to 65535"]),
         ("[mqtt]\nmax_inflight = 0", ["`mqtt.max_inflight`", "allowed is 1 to 65535"]),
         ("[mqtt]\nmax_topic_levels = 0", ["`mqtt.max_topic_levels`", "out of range"]),
@@ -259,12 +275,90 @@ fn every_rule_is_kept_and_points_at_what_the_operator_wrote() {
         ("[stomp]\nmax_body = \"2 MiB\"", ["`stomp.max_body`", "websocket.max_message_size = 1 MiB"]),
         ("[stomp]\nprefetch = 0", ["`stomp.prefetch`", "out of range"]),
         ("[raw]\nmax_topics = 0", ["`raw.max_topics`", "out of range"]),
+        ("[[topic]]\nfilter = \"a/#/b\"", ["my.toml:2:10: `topic[0].filter`", "'#' is not the last level"]),
+        (
+            "[mqtt]\nmax_topic_levels = 2\n[[topic]]\nfilter = \"a/b/c\"",
+            ["my.toml:4:10: `topic[0].filter`", "3 levels, the limit is 2"],
+        ),
+        (
+            "[[topic]]\nfilter = \"a\"\n[[topic]]\nfilter = \"a\"",
+            ["my.toml:4:10: `topic[1].filter`", "an earlier rule is for \"a\" too"],
+        ),
+        ("[[topic]]\nfilter = \"a\"\nqos_max = 3", ["my.toml:3:11: `topic[0].qos_max`", "allowed is 0 to 2"]),
+        ("[[topic]]\nfilter = \"a\"\nmax_payload = 0", ["my.toml:3:15: `topic[0].max_payload`", "1 B to"]),
+        (
+            "[mqtt]\nretain = false\n[[topic]]\nfilter = \"a\"\nretain = \"force\"",
+            ["my.toml:5:10: `topic[0].retain`", "mqtt.retain = false"],
+        ),
+        (
+            "[[topic]]\nfilter = \"$SYS/broker/uptime\"\nretain = \"deny\"",
+            ["my.toml:2:10: `topic[0].filter`", "only be for $SYS/broker/clients/+/state"],
+        ),
+        (
+            "[[topic]]\nfilter = \"$share/g/a\"",
+            ["my.toml:2:10: `topic[0].filter`", "clients publish nothing below '$'"],
+        ),
+        (
+            "[[topic]]\nfilter = \"$SYS/#\"\nqos_max = 0",
+            ["my.toml:3:11: `topic[0].qos_max`", "only retain counts there"],
+        ),
+        (
+            "[[topic]]\nfilter = \"$SYS/#\"\nmax_payload = 1",
+            ["my.toml:3:15: `topic[0].max_payload`", "only retain counts there"],
+        ),
+        ("[sys]\ninterval = \"0s\"", ["my.toml:2:12: `sys.interval`", "allowed is 1s to 1d"]),
         ("[log]\nlevel = \"inof\"", ["my.toml:2:9: `log.level`", "is no level"]),
         ("[shutdown]\ntimeout = \"0s\"", ["`shutdown.timeout`", "out of range"]),
         ("[shutdown]\nreadiness_grace = \"1d\"", ["`shutdown.readiness_grace`", "out of range"]),
     ] {
         check_refused(text, &parts);
     }
+}
+
+#[test]
+fn the_rules_in_comments_are_rules() {
+    let keys = ["[[topic]]", "filter =", "retain =", "qos_max =", "max_payload ="];
+    let lines = BUILT_IN.lines().filter_map(|line| line.strip_prefix("# "));
+    let lines: Vec<_> = lines.filter(|line| keys.iter().any(|key| line.starts_with(key))).collect();
+    let config = load(&lines.join("\n"), &[]).unwrap();
+    let [first, second] = config.topic.as_slice() else { unreachable!("{config:?}") };
+    assert_eq!(
+        (first.filter.as_str(), first.retain, first.qos_max),
+        ("plant/+/temp", Some(Retain::Allow), Some(1))
+    );
+    assert_eq!(first.max_payload.map(ByteSize::bytes), Some(64 * 1024));
+    assert_eq!((second.retain, second.qos_max, second.max_payload), (Some(Retain::Allow), None, None));
+}
+
+#[test]
+fn a_rule_asks_only_what_stands_in_it_and_there_are_none_at_first() {
+    assert_eq!(built_in().topic, []);
+    let config = load("[[topic]]\nfilter = \"a\"", &[]).unwrap();
+    let none = Topic { filter: "a".to_owned(), retain: None, qos_max: None, max_payload: None };
+    assert_eq!(config.topic, [none]);
+}
+
+#[test]
+fn there_are_not_more_rules_than_a_publish_can_be_held_against() {
+    let rules =
+        |count: usize| (0..count).map(|n| format!("[[topic]]\nfilter = \"{n}\"\n")).collect::<String>();
+    assert_eq!(load(&rules(256), &[]).unwrap().topic.len(), 256);
+    check_refused(&rules(257), &["`topic`: there are 257 rules; allowed are 256"]);
+}
+
+#[test]
+fn rules_come_from_variables_too() {
+    let one = ("TIDEGATE__TOPIC__0__FILTER", "a/#");
+    let config =
+        load("", &[one, ("TIDEGATE__TOPIC__0__RETAIN", "deny"), ("TIDEGATE__TOPIC__1__FILTER", "b")]);
+    let config = config.unwrap();
+    let filters: Vec<_> = config.topic.iter().map(|rule| (rule.filter.as_str(), rule.retain)).collect();
+    assert_eq!(filters, [("a/#", Some(Retain::Deny)), ("b", None)]);
+    let config = load("[[topic]]\nfilter = \"x\"\nqos_max = 1", &[one]).unwrap();
+    assert_eq!((config.topic[0].filter.as_str(), config.topic[0].qos_max), ("a/#", Some(1)));
+    check_variable_refused("TIDEGATE__TOPIC__1__FILTER", "a", "there is no topic 1; the next one would be 0");
+    check_variable_refused("TIDEGATE__TOPIC__0__QOS_MAX", "1", "missing");
+    check_variable_refused("TIDEGATE__TOPIC__0__FILTER", "a#", "is no filter");
 }
 
 #[test]
@@ -289,6 +383,90 @@ fn an_open_address_is_allowed_when_everybody_may_come() {
     let config = load(open, &[]).unwrap();
     assert!(report::hints(&config).iter().any(|hint| hint.contains("lets everybody in")));
     assert_eq!(report::hints(&built_in()), Vec::<String>::new());
+}
+
+/// A line of `tidegate scram user`, password "pencil".
+const USER: &str = "user:SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+/// A file of users, closed to others, and the `[auth]` that names it.
+fn users(text: &str) -> (tempfile::TempDir, PathBuf, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.scram");
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let settings = format!("[auth]\nscram_file = {:?}\n", file.to_str().unwrap());
+    (folder, file, settings)
+}
+
+fn check_hints(settings: &str, expected: &[&str]) {
+    let hints = report::hints(&load(settings, &[]).unwrap());
+    assert_eq!(hints.len(), expected.len(), "{settings}\n{hints:?}");
+    for (hint, part) in hints.iter().zip(expected) {
+        assert!(hint.contains(part), "{part:?} is missing for {settings:?} in:\n{hint}");
+    }
+}
+
+#[test]
+fn the_file_of_users_is_read_when_the_settings_are() {
+    assert_eq!(built_in().auth.scram_file, None);
+    let (_folder, file, settings) = users(&format!("# users\n{USER}\n"));
+    let config = load(&settings, &[]).unwrap();
+    assert_eq!(config.auth.scram_file.as_deref(), Some(&*file));
+    assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap(), config);
+    let from_variable = load("", &[("TIDEGATE__AUTH__SCRAM_FILE", file.to_str().unwrap())]).unwrap();
+    assert_eq!(from_variable.auth, config.auth);
+    assert_eq!(load(&settings, &[("TIDEGATE__AUTH__SCRAM_FILE", "")]).unwrap().auth.scram_file, None);
+}
+
+#[test]
+fn a_wrong_line_among_the_users_is_told_with_its_file_and_number() {
+    for (text, part) in [
+        ("user:pencil".to_owned(), "users.scram:1: a line is name:SCRAM-SHA-256$"),
+        (format!("{USER}\n\n{USER}"), "users.scram:3: line 1 is about the same user"),
+        (USER.replace("4096", "1000"), "users.scram:1: the iterations must be 4096 to 1000000"),
+    ] {
+        let (_folder, _, settings) = users(&text);
+        check_refused(&settings, &["my.toml:2:14: `auth.scram_file`: ", part]);
+        let (code, out, err) = run_check(&settings, false);
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(err.contains(part) && !err.contains("pencil"), "{err}");
+    }
+    check_refused(
+        "[auth]\nscram_file = \"/nowhere/users\"",
+        &["my.toml:2:14: `auth.scram_file`: cannot read /nowhere/users: "],
+    );
+    check_variable_refused("TIDEGATE__AUTH__SCRAM_FILE", "/nowhere/users", "cannot read /nowhere/users: ");
+    check_refused("[auth]\nscram_file = 1", &["my.toml:2:14: `auth.scram_file`", "a string"]);
+}
+
+#[test]
+fn an_open_address_is_allowed_when_its_clients_can_log_in() {
+    let (_folder, _, settings) = users(USER);
+    let open = format!(
+        "[[listener]]\nbind = \"0.0.0.0:80\"\nmax_connections_per_ip = 9\naccept_rate = 9\n{settings}"
+    );
+    check_hints(&open, &["has no TLS, so what clients say can be read on the way"]);
+    for rest in ["protocols = [\"raw\"]\n", "[mqtt]\nversions = [\"3.1.1\"]\n"] {
+        let text = format!("[[listener]]\nbind = \"0.0.0.0:80\"\n{rest}{settings}");
+        check_refused(&text, &["my.toml:2:8: `listener[0].bind`", "no authenticator for what it speaks"]);
+    }
+}
+
+#[test]
+fn a_file_of_users_that_helps_nobody_or_everybody_is_hinted_at() {
+    let (_folder, file, settings) = users(USER);
+    check_hints(&settings, &[]);
+    check_hints(&format!("{settings}anonymous = \"never\"\n"), &[]);
+    check_hints("[auth]\nanonymous = \"never\"\n", &["there is no authenticator: no client can connect"]);
+    check_hints(
+        &format!("{settings}anonymous = \"never\"\n[mqtt]\nversions = [\"3.1\"]\n"),
+        &["there is no authenticator: no client can connect", "no listener speaks MQTT 5"],
+    );
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    check_hints(&settings, &["users.scram is open to every user of this machine; try chmod 600"]);
+    let (_folder, _, settings) = users("# nobody\n");
+    check_hints(&settings, &["users.scram names no user"]);
 }
 
 #[test]
@@ -369,7 +547,9 @@ fn check_tells_problems_and_fails() {
 
 #[test]
 fn the_whole_effective_output_parses_to_the_same_settings() {
-    let own = "[queue]\nmax_bytes = \"3 MiB\"\n[websocket]\nidle_timeout = \"90s\"\n[admin]\nbind = \"none\"";
+    let own = "[queue]\nmax_bytes = \"3 MiB\"\n[websocket]\nidle_timeout = \"90s\"\n[admin]\nbind = \"none\"\n\
+               [sys]\ninterval = \"none\"\n[[topic]]\nfilter = \"a\"\nmax_payload = 5\n[[topic]]\nfilter = \"b\"\n\
+               retain = \"force\"\nqos_max = 0";
     let (code, out, _) = run_check(own, true);
     assert_eq!(code, 0);
     assert_eq!(load(&out, &[]).unwrap(), load(own, &[]).unwrap(), "{out}");

@@ -15,15 +15,17 @@ use tidegate::metrics::Metrics;
 use tidegate::outbox::queue::{Frame, Limits, Pushed, Signals};
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
-use tidegate::subscription::{Entry, Subscription, size_bytes};
+use tidegate::subscription::{Entry, Subscription, Target, Terms, size_bytes};
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{Copies, DataLane, Forms, Overflow, SubscriptionId, Wants};
 use tidegate_protocol::subprotocol::Family;
-use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::MessageKind;
 use tidegate_protocol::websocket::prepared::Prepared;
 
 /// What arrives of a delivery: `82 01 x`.
+static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
+
 static FORM: Form = Form {
     slot: 0,
     lacks_expiry: false,
@@ -94,19 +96,10 @@ fn client(number: u64, room: usize, messages_max: usize) -> Client {
     });
     let peer = Arc::new(Peer { bytes: Mutex::default(), room: AtomicUsize::new(room) });
     let outbox = Outbox::new(number, Arc::clone(&peer) as Arc<dyn Socket>, None, shared, Family::Raw);
-    let subscription = Arc::new(Subscription {
-        outbox: Arc::clone(&outbox),
-        id: SubscriptionId(1),
-        qos: QoS::AtMostOnce,
-        forms: Some(Forms { live: &FORM, retained: &FORM }),
-        no_local: false,
-        retain_as_published: false,
-        overflow: Overflow::DropOldest,
-        overflow_acked: Overflow::Disconnect,
-        conflate: None,
-        copies: Copies::PerClient,
-        alive: AtomicBool::new(true),
-    });
+    let filter = TopicFilter::parse("t", &TopicLimits::STANDARD).unwrap();
+    let terms = Terms { forms: Some(&FORMS), ..Terms::default() };
+    let target = Target::Outbox(Arc::clone(&outbox));
+    let subscription = Subscription::new(target, SubscriptionId(1), filter, terms);
     Client { outbox, subscription, peer, task: Arc::default(), now }
 }
 
@@ -115,7 +108,7 @@ impl Client {
         let topic = Topic::parse("t", &TopicLimits::STANDARD).unwrap();
         let publication = Arc::new(Publication::new(topic, Bytes::copy_from_slice(&[name])));
         let size_bytes = size_bytes(&publication);
-        Entry::live(&publication, &self.subscription, QoS::AtMostOnce, None, size_bytes)
+        Entry::live(&publication, &self.subscription, None, size_bytes)
     }
 
     /// Pushes `names`, then flushes if that is this publisher's duty. Capital letters need the session.

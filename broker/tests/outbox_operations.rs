@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use tidegate::metrics::Metrics;
 use tidegate::outbox::queue::{Frame, Limits, Pushed};
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
-use tidegate::subscription::{Entry, Subscription, size_bytes};
+use tidegate::subscription::{Entry, Subscription, Target, Terms, size_bytes};
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{
     Copies, DataLane, DropReason, Forms, LagNotice, Overflow, SubscriptionId, Wants,
 };
 use tidegate_protocol::subprotocol::Family;
-use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::MessageKind;
 use tidegate_protocol::websocket::prepared::Prepared;
 
@@ -36,6 +36,8 @@ const BYTES_MAX: usize = 4500;
 const SIZE_MAX: usize = 2 * (800 + 1) + 512 + 64;
 const CLOSE_BYTE: u8 = 0x88;
 const CASES: u32 = 500;
+
+static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
 
 static FORM: Form = Form {
     slot: 0,
@@ -137,19 +139,17 @@ impl World {
         let outbox = Outbox::new(1, socket, None, Arc::clone(&shared), Family::Raw);
         outbox.set_client(None, LagNotice::Separate);
         let subscriptions = (0u32..).zip(KINDS).map(|(id, (overflow, interval, qos, has_form))| {
-            Arc::new(Subscription {
-                outbox: Arc::clone(&outbox),
-                id: SubscriptionId(id),
+            let terms = Terms {
                 qos,
-                forms: has_form.then_some(Forms { live: &FORM, retained: &FORM }),
-                no_local: false,
-                retain_as_published: false,
+                forms: has_form.then_some(&FORMS),
                 overflow,
                 overflow_acked: overflow,
                 conflate: interval.map(Duration::from_millis),
                 copies: Copies::PerSubscription,
-                alive: AtomicBool::new(true),
-            })
+                ..Terms::default()
+            };
+            let filter = TopicFilter::parse("#", &TopicLimits::STANDARD).unwrap();
+            Subscription::new(Target::Outbox(Arc::clone(&outbox)), SubscriptionId(id), filter, terms)
         });
         Self {
             subscriptions: subscriptions.collect(),
@@ -224,7 +224,7 @@ impl World {
         publication.qos = KINDS[subscription].2;
         let publication = Arc::new(publication);
         let target = &self.subscriptions[subscription];
-        let entry = Entry::live(&publication, target, target.qos, None, size_bytes(&publication));
+        let entry = Entry::live(&publication, target, None, size_bytes(&publication));
         let (pushed, _) = self.outbox.push(entry, self.now);
         self.shared.entered(pushed.growth());
         assert_eq!(self.closed, pushed == Pushed::Closed, "closed exactly from the close on");

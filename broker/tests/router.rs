@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test helper may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ impl Member for Entry {
     }
     fn copies(&self) -> Copies {
         self.0.copies
+    }
+    fn identifier(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0.id + 1)
     }
 }
 
@@ -84,7 +88,7 @@ fn targets(matched: &Matched<Entry>) -> BTreeSet<(u64, u32, Vec<u32>)> {
         .targets()
         .iter()
         .map(|target| {
-            let also = target.also.iter().flat_map(|also| also.iter().map(|id| id.0)).collect();
+            let also = target.also.iter().flat_map(|also| also.iter().map(|id| id.get() - 1)).collect();
             (target.member.client(), target.member.subscription().0, also)
         })
         .collect();
@@ -462,6 +466,47 @@ fn a_kept_publication_says_all_that_the_published_one_said() {
         text[..text.find("forms").unwrap()].to_owned()
     };
     assert_eq!(shown(&kept), shown(&said));
+}
+
+#[test]
+fn what_the_broker_says_itself_counts_apart_from_what_clients_retain() {
+    let limits = RetainedLimits { messages_max: 1, bytes_max: 4096 };
+    let retained = Retained::new(limits);
+    retained.set(&publication("a", "1")).unwrap();
+    for n in 0..100 {
+        retained.set_own(&publication(&format!("$SYS/{n}"), "1")).unwrap();
+        retained.set_own(&publication(&format!("$SYS/{n}"), "12")).unwrap();
+    }
+    assert_eq!(retained.len(), 1);
+    assert!(retained.bytes() < 4096, "{}", retained.bytes());
+    assert!(retained.set(&publication("b", "1")).is_err());
+    retained.set(&publication("a", "")).unwrap();
+    assert_eq!((retained.len(), retained.bytes()), (0, 0));
+    retained.set(&publication("b", "1")).unwrap();
+    retained.set_own(&publication("$SYS/1", "")).unwrap();
+    assert_eq!(retained.len(), 1);
+    let names = retained.matching_names(&filter("$SYS/#")).next_batch(&retained, 1000);
+    assert_eq!(names.len(), 99);
+}
+
+#[test]
+fn the_broker_s_own_account_has_an_end_too() {
+    let retained = Retained::new(RetainedLimits { messages_max: 2000, bytes_max: 100_000_000 });
+    let refused = (0..2001).find(|n| retained.set_own(&publication(&format!("$SYS/{n}"), "1")).is_err());
+    assert_eq!(refused, Some(2000));
+}
+
+#[test]
+fn a_topic_may_change_its_account() {
+    let retained = Retained::new(RetainedLimits { messages_max: 1, bytes_max: 10_000 });
+    retained.set(&publication("a", "1")).unwrap();
+    retained.set_own(&publication("a", "1")).unwrap();
+    assert_eq!((retained.len(), retained.bytes()), (0, 0));
+    retained.set(&publication("b", "1")).unwrap();
+    assert!(retained.set(&publication("a", "1")).is_err());
+    retained.set(&publication("b", "")).unwrap();
+    retained.set(&publication("a", "1")).unwrap();
+    assert_eq!(retained.len(), 1);
 }
 
 #[test]

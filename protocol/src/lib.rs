@@ -10,12 +10,14 @@
 //! ```
 //!
 //! - [`topic`], [`publication`]: what is published, and where to.
+//! - [`packet_ids`]: a set of MQTT's packet identifiers, for sessions and for whoever keeps them.
 //! - [`session`]: the contract between a protocol and a broker.
 //! - [`websocket`]: RFC 6455 and RFC 7692; knows no topic.
 //! - [`raw`], [`mqtt`], [`stomp`]: a codec and a session each; none knows another.
 //! - [`subprotocol`]: the one list of them.
 
 pub mod mqtt;
+pub mod packet_ids;
 pub mod publication;
 pub mod raw;
 mod reader;

@@ -4,13 +4,15 @@
 //! [`Session::poll_output`] until `None`. Nothing here names a protocol.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use crate::packet_ids::PacketIds;
 use crate::publication::{Form, Publication, QoS};
-use crate::topic::{Topic, TopicFilter};
+use crate::topic::{ShareName, Topic, TopicFilter};
 use crate::websocket::Message;
 pub use crate::websocket::prepared::Outgoing;
 
@@ -42,6 +44,11 @@ pub trait Session: Send {
     /// The connection does not read for now, or reads again. While it does not, the deadlines that count the
     /// peer's silence are suspended, and start anew afterwards; our own heart-beats go on.
     fn handle_reading(&mut self, reading: Reading, now: Instant);
+
+    /// A WebSocket pong came. Most protocols do not count it as a word of the client.
+    fn handle_pong(&mut self, now: Instant) {
+        let _ = now;
+    }
 
     /// The broker ends this connection: say why in the protocol's words, then give `Output::Close`.
     fn handle_close(&mut self, reason: CloseReason, now: Instant);
@@ -120,12 +127,16 @@ pub struct Wants {
     reason = "a publish is moved twice at most; a box would cost it an allocation"
 )]
 pub enum Request {
-    /// Who this is. The first request, and the only one until [`Reply::Connected`].
+    /// Who this is. The first request, and the only one but [`Request::Authenticate`] until [`Reply::Connected`].
     Connect(Box<Connect>),
+    /// The client's next word in an exchange that [`Credentials::Exchange`] began, or one that begins anew later.
+    /// Answered by [`Reply::Challenge`] or by what the exchange was for: [`Reply::Connected`],
+    /// [`Reply::Authenticated`].
+    Authenticate(Authenticate),
     /// Enter subscriptions; answered by [`Reply::Subscribed`] with one result for each, in order.
     Subscribe(Vec<Subscribe>),
     /// End subscriptions; answered by [`Reply::Unsubscribed`] with one word for each, in order.
-    Unsubscribe(Vec<SubscriptionId>),
+    Unsubscribe(Vec<SubscriptionName>),
     /// Publish; answered by [`Reply::Published`], at QoS 0 too. Sessions ignore the replies that they do not need.
     Publish(Publish),
     /// PUBREL came in: the packet id of a QoS 2 publish is free again. Answered by [`Reply::Released`].
@@ -156,7 +167,25 @@ pub enum Request {
     Disconnect {
         /// What becomes of the will.
         will: WillFate,
+        /// How long the session is kept, if the client has changed its mind.
+        session_expiry: Option<Duration>,
     },
+}
+
+/// One word of an authentication exchange.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authenticate {
+    /// Begins an exchange with this method on a connection that is connected; `None` goes on with the one under way.
+    pub method: Option<Box<str>>,
+    /// What the method says.
+    pub data: Bytes,
+}
+
+impl std::fmt::Debug for Authenticate {
+    // SEC-23: nothing secret in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authenticate {{ method: {:?}, .. }}", self.method)
+    }
 }
 
 /// Who a client is and what it can take.
@@ -166,8 +195,13 @@ pub struct Connect {
     pub client_id: Option<Box<str>>,
     /// Begin without the state of an earlier session.
     pub clean_start: bool,
-    /// How long the session outlives the connection.
-    pub session_expiry: Duration,
+    /// How long the session outlives the connection; `None`: it did not say.
+    pub session_expiry: Option<Duration>,
+    /// The most subscriptions that it may have.
+    pub subscriptions_max: usize,
+    /// The shared wire forms of QoS 0 deliveries in its version of the protocol. Subscriptions of a resumed session
+    /// are given these, if they had some.
+    pub forms: Option<&'static Forms>,
     /// What it proves itself with.
     pub credentials: Option<Credentials>,
     /// What to publish when it is gone without a goodbye.
@@ -190,6 +224,13 @@ pub enum Credentials {
     },
     /// A bearer token.
     Token(Box<str>),
+    /// The first word of an exchange (MQTT 5 §4.12).
+    Exchange {
+        /// The method's name.
+        method: Box<str>,
+        /// What the method says first; may be empty.
+        data: Bytes,
+    },
 }
 
 impl std::fmt::Debug for Credentials {
@@ -198,6 +239,7 @@ impl std::fmt::Debug for Credentials {
         match self {
             Self::Password { user, .. } => write!(f, "Password {{ user: {user:?}, .. }}"),
             Self::Token(_) => f.write_str("Token(..)"),
+            Self::Exchange { method, .. } => write!(f, "Exchange {{ method: {method:?}, .. }}"),
         }
     }
 }
@@ -248,14 +290,19 @@ pub struct Lag {
 /// One subscription.
 #[derive(Debug)]
 pub struct Subscribe {
-    /// Chosen by the session. One that is in use is replaced, and nothing is lost meanwhile [MQTT-3.8.4-3].
-    pub id: SubscriptionId,
+    /// Chosen by the session; `None`: it goes by its filter and group, of which there is one each. A subscription of
+    /// the same name is replaced, and nothing is lost meanwhile [MQTT-3.8.4-3].
+    pub id: Option<SubscriptionId>,
     /// What it matches.
     pub filter: TopicFilter,
+    /// Each message goes to one member of this group (MQTT 5 §4.8.2).
+    pub group: Option<ShareName>,
+    /// MQTT 5's Subscription Identifier, handed back with each delivery.
+    pub identifier: Option<NonZeroU32>,
     /// The highest QoS wanted.
     pub qos: QoS,
     /// The shared wire forms of QoS 0 deliveries; without them every delivery goes through the session.
-    pub forms: Option<Forms>,
+    pub forms: Option<&'static Forms>,
     /// Not what this client published itself.
     pub no_local: bool,
     /// Deliver with the RETAIN flag of the publisher instead of 0.
@@ -269,6 +316,20 @@ pub struct Subscribe {
     pub conflate: Option<Duration>,
     /// What happens when several of this client's filters match.
     pub copies: Copies,
+}
+
+/// How a session names a subscription that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriptionName {
+    /// As in [`Subscribe::id`].
+    Id(SubscriptionId),
+    /// Where [`Subscribe::id`] is `None`.
+    Filter {
+        /// As in [`Subscribe::group`].
+        group: Option<ShareName>,
+        /// As in [`Subscribe::filter`].
+        filter: TopicFilter,
+    },
 }
 
 /// Which shared forms a subscription takes.
@@ -358,8 +419,12 @@ pub enum DropReason {
 /// The broker's answer to a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// To `Connect`.
+    /// To `Connect`, or to the `Authenticate` that completes it.
     Connected(Box<Connected>),
+    /// To `Connect` and `Authenticate`: the method has more to ask.
+    Challenge(Bytes),
+    /// To an `Authenticate` on a connection that is connected: the method's last word, if it has one.
+    Authenticated(Bytes),
     /// To `Subscribe`.
     Subscribed(Vec<Result<Granted, Refusal>>),
     /// To `Unsubscribe`: whether each existed.
@@ -397,6 +462,8 @@ pub struct Connected {
     pub in_flight: Vec<InFlight>,
     /// Packet ids of QoS 2 publishes that wait for their PUBREL.
     pub received: Vec<u16>,
+    /// The authentication method's last word; empty without one.
+    pub authentication_data: Bytes,
 }
 
 /// A delivery that was sent on an earlier connection.
@@ -444,8 +511,10 @@ pub struct Delivery {
     pub is_retained: bool,
     /// The subscription that it is for.
     pub subscription: SubscriptionId,
-    /// Further ones of this client that match ([`Copies::PerClient`]).
-    pub also: Option<Arc<[SubscriptionId]>>,
+    /// Its [`Subscribe::identifier`].
+    pub identifier: Option<NonZeroU32>,
+    /// The identifiers of this client's other subscriptions that match ([`Copies::PerClient`]).
+    pub also: Option<Arc<[NonZeroU32]>>,
     /// For [`Request::Settle`]. At QoS 0 only a drop is settled.
     pub tag: Tag,
 }
@@ -459,6 +528,12 @@ pub enum Refusal {
     /// Not you.
     #[error("not authorised")]
     NotAuthorized,
+    /// Not by this method.
+    #[error("the authentication method is not supported")]
+    BadMethod,
+    /// Nobody may, as the operator has it.
+    #[error("not allowed: {0}")]
+    Forbidden(&'static str),
     /// Not under this name.
     #[error("the client id is not accepted: {0}")]
     BadClientId(&'static str),

@@ -1,6 +1,7 @@
-//! Topic names and topic filters: parsing, levels, and the definition of matching.
+//! Topic names, topic filters and share names: parsing, levels, and the definition of matching.
 //!
-//! Everything that routes is held against [`TopicFilter::matches`]. Spec: OASIS MQTT 5.0 §4.7 (the same in 3.1.1).
+//! Everything that routes is held against [`TopicFilter::matches`]. Spec: OASIS MQTT 5.0 §4.7 (the same in 3.1.1)
+//! and §4.8.2.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ pub struct Topic(Arc<str>);
 /// Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicFilter(Arc<str>);
+
+/// The name of a group whose members share the messages of one filter. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShareName(Arc<str>);
 
 /// How long and how deep a topic or filter may be. Bounds the memory and time of one entry in the topic tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,15 @@ pub enum TopicError {
     /// A wildcard beside other characters.
     #[error("a wildcard does not occupy its whole level [MQTT-4.7.1-2]")]
     WildcardInLevel,
+    /// No share name where one belongs.
+    #[error("a share name has at least one character [MQTT-4.8.2-1]")]
+    ShareNameEmpty,
+    /// A share name with a separator or a wildcard.
+    #[error("a share name does not contain '/', '+' or '#' [MQTT-4.8.2-2]")]
+    ShareNameInvalid,
+    /// Nothing to subscribe to behind the share name.
+    #[error("a share name is followed by '/' and a topic filter [MQTT-4.8.2-2]")]
+    ShareWithoutFilter,
 }
 
 impl TopicLimits {
@@ -114,7 +128,8 @@ impl Topic {
 }
 
 impl TopicFilter {
-    /// Checks a topic filter. `$share/…` gets no meaning here: that prefix is MQTT's way of naming a group.
+    /// Checks a topic filter. `$share/…` gets no meaning here: that prefix is MQTT's way of naming a group, which
+    /// [`Self::shared`] takes apart.
     pub fn parse(text: &str, limits: &TopicLimits) -> Result<Self, TopicError> {
         limits.check(text)?;
         let mut levels = text.split('/').peekable();
@@ -148,6 +163,33 @@ impl TopicFilter {
         (!wild).then(|| Topic(Arc::clone(&self.0)))
     }
 
+    /// Whether the text claims to be that of a shared subscription. Says nothing about its correctness.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.levels().next() == Some(SHARE)
+    }
+
+    /// The share name and the filter of `$share/<name>/<filter>`; `None` for a filter that is not shared.
+    ///
+    /// The filter inside has the syntax of any other [MQTT-4.8.2-2], so that a further `$share/` in it is the name of
+    /// a level and no more.
+    #[must_use]
+    pub fn shared(&self) -> Option<Result<(ShareName, Self), TopicError>> {
+        let rest = match self.0.strip_prefix(SHARE)? {
+            "" => return Some(Err(TopicError::ShareNameEmpty)), // [MQTT-4.8.2-1]
+            rest => rest.strip_prefix('/')?,
+        };
+        let (name, filter) = match rest.split_once('/') {
+            Some((name, filter)) => (name, Some(filter).filter(|filter| !filter.is_empty())),
+            None => (rest, None),
+        };
+        Some(ShareName::check(name).and_then(|()| {
+            // The last levels of a filter are a filter, but for none at all.
+            let filter = filter.ok_or(TopicError::ShareWithoutFilter)?; // [MQTT-4.8.2-2]
+            Ok((ShareName(name.into()), Self(filter.into())))
+        }))
+    }
+
     /// THE definition of matching, level by level; no index anywhere may answer otherwise.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
@@ -170,6 +212,34 @@ impl TopicFilter {
     }
 }
 
+impl ShareName {
+    /// Checks a share name that stands by itself, as outside of MQTT. One pass and one allocation.
+    pub fn parse(text: &str, limits: &TopicLimits) -> Result<Self, TopicError> {
+        Self::check(text)?;
+        limits.check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    fn check(text: &str) -> Result<(), TopicError> {
+        if text.is_empty() {
+            return Err(TopicError::ShareNameEmpty); // [MQTT-4.8.2-1]
+        }
+        if text.bytes().any(|byte| matches!(byte, b'/' | b'+' | b'#')) {
+            return Err(TopicError::ShareNameInvalid); // [MQTT-4.8.2-2]
+        }
+        Ok(())
+    }
+
+    /// The name, without prefix and separators.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The first level of the filters of shared subscriptions (§4.8.2).
+const SHARE: &str = "$share";
+
 macro_rules! text_traits {
     ($name:ident) => {
         impl std::borrow::Borrow<str> for $name {
@@ -191,6 +261,7 @@ macro_rules! text_traits {
 }
 text_traits!(Topic);
 text_traits!(TopicFilter);
+text_traits!(ShareName);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
-#[expect(dead_code, reason = "shared with tests that use more of it")]
 mod mqtt_support;
 
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +15,7 @@ use peak_alloc::PeakAlloc;
 use tidegate_protocol::mqtt::packet::Version;
 use tidegate_protocol::mqtt::{self, Settings};
 use tidegate_protocol::publication::{Publication, QoS};
-use tidegate_protocol::session::{CloseReason, Output, Request, Session, SubscriptionId};
+use tidegate_protocol::session::{CloseReason, Output, Request, Session};
 use tidegate_protocol::websocket::Message;
 
 use self::mqtt_support::{Conversation, connect, delivery, topic};
@@ -329,7 +328,7 @@ fn deliveries_stop_at_the_window_of_the_client() {
         for tag in 0..1000 {
             assert!(client.session.wants().acked, "{tag}");
             let publication = Publication::new(topic("a"), Bytes::from_static(b"x"));
-            let delivery = delivery(publication, QoS::AtLeastOnce, SubscriptionId(1), tag);
+            let delivery = delivery(publication, QoS::AtLeastOnce, tag);
             client.session.handle_delivery(delivery, client.now);
             client.drain();
         }

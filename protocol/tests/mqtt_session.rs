@@ -4,60 +4,23 @@
 
 mod mqtt_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mqtt_support::{Conversation, connect, connected, delivery, publish, published, topic};
+use mqtt_support::{Conversation, check_ends, connect, connected, props, publish, subscribe, topic};
 use tidegate_protocol::mqtt::Settings;
 use tidegate_protocol::mqtt::packet::{
-    Ack, Connect, Disconnect, Packet, Properties, Publish, ReasonCode, Subscribe, Subscription, Unsubscribe,
-    Version, Will,
+    Ack, Connect, Disconnect, Packet, Properties, ReasonCode, Version, Will,
 };
-use tidegate_protocol::publication::{Publication, QoS};
+use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{
-    CloseKind, CloseReason, Credentials, DropReason, Granted, Lag, Reading, Refusal, Reply, Request,
-    RetainHandling, Settlement, SubscriptionId, Tag, WillFate,
+    CloseKind, CloseReason, Connected, Credentials, Reading, Refusal, Reply, Request, WillFate,
 };
-use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::Message;
 
 use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use Version::{V3_1, V3_1_1, V5};
-
-fn props(properties: Properties) -> Option<Box<Properties>> {
-    Some(Box::new(properties))
-}
-
-fn subscribe(filters: &[(&str, QoS)], identifier: Option<u32>) -> Packet {
-    let filters = filters
-        .iter()
-        .map(|(filter, qos)| Subscription {
-            filter: Ok(TopicFilter::parse(filter, &TopicLimits::STANDARD).unwrap()),
-            qos: *qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::Send,
-        })
-        .collect();
-    let properties = identifier
-        .map(|id| Box::new(Properties { subscription_identifiers: vec![id], ..Properties::default() }));
-    Packet::Subscribe(Subscribe { packet_id: 5, properties, filters })
-}
-
-/// The session ends: with DISCONNECT of this code in MQTT 5, without a word in 3.x.
-fn check_ends(mut talk: Conversation, reason: ReasonCode, kind: CloseKind) {
-    if talk.codec.version() == Some(V5) {
-        match talk.hear() {
-            Packet::Disconnect(disconnect) => {
-                assert_eq!(disconnect.reason, reason);
-                assert!(disconnect.properties.unwrap().reason_string.is_some(), "the developer is told why");
-            }
-            packet => panic!("{packet:?} instead of DISCONNECT"),
-        }
-    }
-    assert!(talk.hears_nothing());
-    assert_eq!(talk.closed.unwrap().kind, kind);
-}
 
 /// CONNECT is refused: with this CONNACK, or in 3.x perhaps without a word.
 fn check_refused(packet: Connect, settings: &Settings, connack: Option<ReasonCode>, kind: CloseKind) {
@@ -102,7 +65,9 @@ fn a_connect_tells_the_broker_who_it_is() {
     let (_, Request::Connect(asked)) = talk.request() else { panic!("CONNECT") };
     assert_eq!(asked.client_id.as_deref(), Some("c"));
     assert!(asked.clean_start);
-    assert_eq!(asked.session_expiry, Duration::from_secs(60));
+    assert_eq!(asked.session_expiry, Some(Duration::from_secs(60)));
+    assert_eq!(asked.subscriptions_max, 1000);
+    assert!(asked.forms.is_some());
     assert_eq!(asked.packet_bytes_max, Some(1000));
     assert_eq!(
         asked.credentials,
@@ -133,11 +98,9 @@ fn connack_announces_what_this_server_does() {
         Properties {
             session_expiry_interval_s: Some(0),
             receive_maximum: Some(256),
-            maximum_qos: Some(true),
             maximum_packet_size: Some(1024 * 1024),
             assigned_client_identifier: Some("given".into()),
             topic_alias_maximum: Some(16),
-            shared_subscription_available: Some(false),
             server_keep_alive_s: Some(1200),
             ..Properties::default()
         }
@@ -159,9 +122,10 @@ fn refuses_connects_in_the_words_of_the_version() {
     let all = Settings::default();
     let no_3_1 = Settings {
         versions: tidegate_protocol::mqtt::Versions { v3_1: false, v3_1_1: true, v5: false },
-        ..all
+        ..all.clone()
     };
-    let no_retain = Settings { is_retain_available: false, ..all };
+    let no_retain = Settings { is_retain_available: false, ..all.clone() };
+    let qos_1 = Settings { max_qos: AtLeastOnce, ..all.clone() };
     let unsupported = Some(ReasonCode::UNSUPPORTED_PROTOCOL_VERSION);
     check_refused(connect(V3_1), &no_3_1, unsupported, CloseKind::BadRequest);
     check_refused(connect(V5), &no_3_1, unsupported, CloseKind::BadRequest);
@@ -178,17 +142,10 @@ fn refuses_connects_in_the_words_of_the_version() {
         Connect { will: Some(will), ..connect(version) }
     };
     let qos = Some(ReasonCode::QOS_NOT_SUPPORTED);
-    check_refused(will(V5, ExactlyOnce, false), &all, qos, CloseKind::Policy);
-    check_refused(will(V3_1_1, ExactlyOnce, false), &all, None, CloseKind::Policy);
+    check_refused(will(V5, ExactlyOnce, false), &qos_1, qos, CloseKind::Policy);
+    check_refused(will(V3_1_1, ExactlyOnce, false), &qos_1, None, CloseKind::Policy);
     let retain = Some(ReasonCode::RETAIN_NOT_SUPPORTED);
     check_refused(will(V5, AtMostOnce, true), &no_retain, retain, CloseKind::Policy);
-    let method = Properties { authentication_method: Some("SCRAM".into()), ..Properties::default() };
-    check_refused(
-        Connect { properties: props(method), ..connect(V5) },
-        &all,
-        Some(ReasonCode::BAD_AUTHENTICATION_METHOD),
-        CloseKind::AuthFailed,
-    );
     let text = Properties { payload_format_indicator: Some(true), ..Properties::default() };
     let mut not_text = will(V5, AtMostOnce, false);
     let broken = not_text.will.as_mut().unwrap();
@@ -286,7 +243,8 @@ fn breaking_the_protocol_ends_the_session() {
         talk.say_bytes(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]);
         check_ends(talk, ReasonCode::PACKET_TOO_LARGE, CloseKind::TooBig);
 
-        let mut talk = Conversation::online(version);
+        let qos_1 = Settings { max_qos: AtLeastOnce, ..Settings::default() };
+        let mut talk = Conversation::connected(connect(version), &qos_1);
         talk.say(&Packet::Publish(publish(ExactlyOnce, 1)));
         check_ends(talk, ReasonCode::QOS_NOT_SUPPORTED, CloseKind::Policy);
 
@@ -325,256 +283,12 @@ fn disconnect_decides_what_becomes_of_the_will() {
     ] {
         let mut talk = Conversation::online(V5);
         talk.say(&Packet::Disconnect(Disconnect { reason, properties: None }));
-        assert!(matches!(talk.request(), (_, Request::Disconnect { will }) if will == fate));
+        assert!(
+            matches!(talk.request(), (_, Request::Disconnect { will, session_expiry: None }) if will == fate)
+        );
         assert!(talk.hears_nothing());
         assert_eq!(talk.closed.unwrap().kind, CloseKind::Normal);
     }
-}
-
-#[test]
-fn publishes_are_pipelined_and_acknowledged() {
-    for version in [V3_1_1, V5] {
-        let mut talk = Conversation::online(version);
-        for id in [10, 11] {
-            talk.say(&Packet::Publish(publish(AtLeastOnce, id)));
-        }
-        let (first, Request::Publish(_)) = talk.request() else { panic!("PUBLISH") };
-        let (second, Request::Publish(_)) = talk.request() else { panic!("PUBLISH") };
-        talk.reply(first, published(1));
-        talk.reply(second, published(0));
-        assert_eq!(talk.hear(), Packet::PubAck(Ack::new(10, ReasonCode::SUCCESS)));
-        let nobody = if version == V5 { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS };
-        assert_eq!(talk.hear(), Packet::PubAck(Ack::new(11, nobody)));
-    }
-}
-
-#[test]
-fn receive_maximum_is_enforced_in_5_and_brakes_in_3() {
-    let settings = Settings { receive_maximum: 2, ..Settings::default() };
-    for version in [V3_1_1, V5] {
-        let mut talk = Conversation::connected(connect(version), &settings);
-        let bytes: Vec<u8> = (1..=3)
-            .flat_map(|id| talk.codec.to_bytes(&Packet::Publish(publish(AtLeastOnce, id))).to_vec())
-            .collect();
-        talk.say_bytes(&bytes);
-        assert_eq!(talk.requests.len(), 2);
-        if version == V5 {
-            check_ends(talk, ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, CloseKind::ReceiveMaximum);
-        } else {
-            assert!(!talk.session.wants().input);
-            let (token, _) = talk.request();
-            talk.reply(token, published(1));
-            assert_eq!(talk.requests.len(), 2, "the third one follows");
-        }
-    }
-}
-
-#[test]
-fn refused_publishes_are_told_as_the_version_can() {
-    let mut talk = Conversation::online(V5);
-    talk.say(&Packet::Publish(publish(AtLeastOnce, 1)));
-    let (token, _) = talk.request();
-    talk.reply(token, Reply::Refused(Refusal::BadTopic("no")));
-    let Packet::PubAck(ack) = talk.hear() else { panic!("PUBACK") };
-    assert_eq!((ack.packet_id, ack.reason), (1, ReasonCode::TOPIC_NAME_INVALID));
-    assert!(ack.properties.unwrap().reason_string.is_some());
-    for (refusal, is_acknowledged) in [(Refusal::NotAuthorized, true), (Refusal::Internal, false)] {
-        let mut talk = Conversation::online(V3_1_1);
-        talk.say(&Packet::Publish(publish(AtLeastOnce, 1)));
-        let (token, _) = talk.request();
-        talk.reply(token, Reply::Refused(refusal));
-        assert_eq!(talk.closed.is_none(), is_acknowledged);
-        assert_eq!(!talk.hears_nothing(), is_acknowledged);
-    }
-}
-
-#[test]
-fn topic_aliases_stand_for_topics() {
-    let with = |name: Option<&str>, alias| {
-        let properties = props(Properties { topic_alias: Some(alias), ..Properties::default() });
-        Packet::Publish(Publish { topic: name.map(topic), properties, ..publish(AtMostOnce, 0) })
-    };
-    let mut talk = Conversation::online(V5);
-    for (name, alias, expected) in [
-        (Some("a"), 2, "a"),
-        (Some("b"), 1, "b"),
-        (None, 2, "a"),
-        (Some("c"), 2, "c"),
-        (None, 2, "c"),
-        (None, 1, "b"),
-    ] {
-        talk.say(&with(name, alias));
-        let (_, Request::Publish(publish)) = talk.request() else { panic!("PUBLISH") };
-        assert_eq!(publish.publication.topic.as_str(), expected);
-    }
-    for (packet, reason) in [
-        (with(None, 3), ReasonCode::PROTOCOL_ERROR),
-        (with(Some("a"), 0), ReasonCode::TOPIC_ALIAS_INVALID),
-        (with(Some("a"), 17), ReasonCode::TOPIC_ALIAS_INVALID),
-    ] {
-        let mut talk = Conversation::online(V5);
-        talk.say(&packet);
-        check_ends(talk, reason, CloseKind::ProtocolError);
-    }
-}
-
-#[test]
-fn a_publish_keeps_what_was_said_beside_the_payload() {
-    let mut talk = Conversation::online(V5);
-    let properties = props(Properties {
-        payload_format_indicator: Some(true),
-        message_expiry_interval_s: Some(9),
-        content_type: Some("t".into()),
-        response_topic: Some("r".into()),
-        correlation_data: Some(Bytes::from_static(b"c")),
-        user: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
-        ..Properties::default()
-    });
-    talk.say(&Packet::Publish(Publish { retain: true, properties, ..publish(AtMostOnce, 0) }));
-    let (_, Request::Publish(publish)) = talk.request() else { panic!("PUBLISH") };
-    let publication = publish.publication;
-    assert!(publication.is_text && publication.retain);
-    assert_eq!(publication.expires_at, Some(talk.now + Duration::from_secs(9)));
-    let said = publication.properties.unwrap();
-    assert_eq!(said.content_type.as_deref(), Some("t"));
-    assert_eq!(said.response_topic.unwrap().as_str(), "r");
-    assert_eq!(said.correlation_data.unwrap(), "c");
-    assert_eq!(said.user, [("k".into(), "1".into()), ("k".into(), "2".into())]);
-}
-
-#[test]
-fn a_payload_that_is_not_the_text_it_says_ends_the_session() {
-    let mut talk = Conversation::online(V5);
-    let properties = props(Properties { payload_format_indicator: Some(true), ..Properties::default() });
-    let payload = Bytes::from_static(b"\xC0\x80");
-    talk.say(&Packet::Publish(Publish { properties, payload, ..publish(AtMostOnce, 0) }));
-    check_ends(talk, ReasonCode::PAYLOAD_FORMAT_INVALID, CloseKind::ProtocolError);
-}
-
-#[test]
-fn subscribe_asks_and_suback_answers_in_order() {
-    for version in [V3_1_1, V5] {
-        let mut talk = Conversation::online(version);
-        talk.say(&subscribe(&[("a", ExactlyOnce), ("$share/g/a", AtMostOnce), ("b", AtMostOnce)], None));
-        let (token, Request::Subscribe(asked)) = talk.request() else { panic!("SUBSCRIBE") };
-        assert_eq!(asked.len(), 2);
-        assert_eq!(asked[0].qos, AtLeastOnce, "never more than the maximum QoS");
-        assert!(asked[0].forms.is_some());
-        assert!(!talk.session.wants().input);
-        talk.reply(
-            token,
-            Reply::Subscribed(vec![Ok(Granted { qos: AtLeastOnce }), Err(Refusal::NotAuthorized)]),
-        );
-        let Packet::SubAck(suback) = talk.hear() else { panic!("SUBACK") };
-        let codes: Vec<u8> = suback.reasons.iter().map(|reason| reason.0).collect();
-        assert_eq!(codes, if version == V5 { [0x01, 0x9E, 0x87] } else { [0x01, 0x80, 0x80] });
-        assert!(talk.session.wants().input);
-    }
-}
-
-#[test]
-fn a_filter_subscribed_again_keeps_its_id_until_it_is_unsubscribed() {
-    let mut talk = Conversation::online(V5);
-    let first = talk.subscribe(&subscribe(&[("a", AtMostOnce)], None), AtMostOnce);
-    let again = talk.subscribe(&subscribe(&[("a", AtLeastOnce)], None), AtLeastOnce);
-    assert_eq!(first, again);
-    let filters = ["x", "a"].map(|name| TopicFilter::parse(name, &TopicLimits::STANDARD));
-    talk.say(&Packet::Unsubscribe(Unsubscribe { packet_id: 6, properties: None, filters: filters.to_vec() }));
-    let (token, Request::Unsubscribe(ids)) = talk.request() else { panic!("UNSUBSCRIBE") };
-    assert_eq!(ids, [first]);
-    talk.reply(token, Reply::Unsubscribed(vec![true]));
-    let Packet::UnsubAck(unsuback) = talk.hear() else { panic!("UNSUBACK") };
-    assert_eq!(unsuback.reasons, [ReasonCode::NO_SUBSCRIPTION_EXISTED, ReasonCode::SUCCESS]);
-    let next = talk.subscribe(&subscribe(&[("a", AtMostOnce)], None), AtMostOnce);
-    assert_ne!(next, first);
-}
-
-#[test]
-fn subscriptions_beyond_the_limit_are_refused() {
-    let settings = Settings { subscriptions_max: 1, ..Settings::default() };
-    let mut talk = Conversation::connected(connect(V5), &settings);
-    talk.subscribe(&subscribe(&[("a", AtMostOnce)], None), AtMostOnce);
-    talk.say(&subscribe(&[("b", AtMostOnce)], None));
-    let Packet::SubAck(suback) = talk.hear() else { panic!("SUBACK") };
-    assert_eq!(suback.reasons, [ReasonCode::QUOTA_EXCEEDED]);
-}
-
-#[test]
-fn a_delivery_at_qos_1_is_assigned_sent_and_settled() {
-    for version in [V3_1_1, V5] {
-        let mut talk = Conversation::online(version);
-        let id = talk.subscribe(&subscribe(&[("a", AtLeastOnce)], None), AtLeastOnce);
-        let publication = Publication::new(topic("a"), Bytes::from_static(b"x"));
-        talk.deliver(delivery(publication, AtLeastOnce, id, 77));
-        assert!(matches!(talk.request(), (_, Request::Assign { tag: Tag(77), packet_id: 1 })));
-        assert_eq!(talk.hear(), Packet::Publish(publish(AtLeastOnce, 1)));
-        for _ in 0..2 {
-            talk.say(&Packet::PubAck(Ack::new(1, ReasonCode::SUCCESS)));
-        }
-        assert!(matches!(
-            talk.request(),
-            (_, Request::Settle { tag: Tag(77), settlement: Settlement::Accepted })
-        ));
-        assert!(talk.requests.is_empty() && talk.closed.is_none(), "a late PUBACK is ignored");
-        talk.say(&Packet::PubAck(Ack::new(2, ReasonCode::SUCCESS)));
-        assert!(talk.closed.is_some(), "one that was never assigned is not");
-    }
-}
-
-#[test]
-fn the_window_is_the_lower_of_both_receive_maxima() {
-    let properties = props(Properties { receive_maximum: Some(1), ..Properties::default() });
-    let mut talk = Conversation::connected(Connect { properties, ..connect(V5) }, &Settings::default());
-    assert!(talk.session.wants().acked);
-    let publication = Publication::new(topic("a"), Bytes::new());
-    talk.deliver(delivery(publication, AtLeastOnce, SubscriptionId(1), 1));
-    assert!(!talk.session.wants().acked && talk.session.wants().qos0);
-    talk.say(&Packet::PubAck(Ack::new(1, ReasonCode::QUOTA_EXCEEDED)));
-    assert!(talk.session.wants().acked);
-    talk.request();
-    let refused = Settlement::Dropped(DropReason::Refused);
-    assert!(matches!(talk.request(), (_, Request::Settle { settlement, .. }) if settlement == refused));
-}
-
-#[test]
-fn a_delivery_names_its_subscriptions_its_lag_and_what_remains() {
-    let mut talk = Conversation::online(V5);
-    let first = talk.subscribe(&subscribe(&[("a", AtMostOnce)], Some(7)), AtMostOnce);
-    let second = talk.subscribe(&subscribe(&[("+", AtMostOnce)], Some(8)), AtMostOnce);
-    talk.session.handle_lag(Lag { dropped: 3, conflated: 0, topics: vec![] }, talk.now);
-    let mut publication = Publication::new(topic("a"), Bytes::from_static(b"x"));
-    publication.expires_at = Some(talk.now + Duration::from_millis(2500));
-    let mut both = delivery(publication, AtMostOnce, first, 1);
-    both.also = Some([second].into());
-    talk.deliver(both.clone());
-    let Packet::Publish(heard) = talk.hear() else { panic!("PUBLISH") };
-    let expected = Properties {
-        message_expiry_interval_s: Some(3),
-        subscription_identifiers: vec![7, 8],
-        user: vec![("tidegate-lag".into(), "dropped=3;conflated=0".into())],
-        ..Properties::default()
-    };
-    assert_eq!(*heard.properties.unwrap(), expected);
-    talk.now += Duration::from_secs(3);
-    talk.deliver(both);
-    assert!(talk.hears_nothing());
-    let expired = Settlement::Dropped(DropReason::Expired);
-    assert!(matches!(talk.request(), (_, Request::Settle { settlement, .. }) if settlement == expired));
-}
-
-#[test]
-fn nothing_larger_than_the_client_takes_is_sent() {
-    let properties = props(Properties { maximum_packet_size: Some(60), ..Properties::default() });
-    let mut talk = Conversation::connected(Connect { properties, ..connect(V5) }, &Settings::default());
-    let publication = Publication::new(topic("a"), Bytes::from(vec![0; 60]));
-    talk.deliver(delivery(publication, AtMostOnce, SubscriptionId(1), 1));
-    assert!(talk.hears_nothing());
-    let dropped = Settlement::Dropped(DropReason::TooLarge);
-    assert!(matches!(talk.request(), (_, Request::Settle { settlement, .. }) if settlement == dropped));
-    talk.session.handle_close(CloseReason::new(CloseKind::Kicked, "x".repeat(100)), talk.now);
-    talk.say_bytes(&[]);
-    let bare = Disconnect { reason: ReasonCode::ADMINISTRATIVE_ACTION, properties: None };
-    assert_eq!(talk.hear(), Packet::Disconnect(bare), "the explanation is left out");
 }
 
 #[test]
@@ -593,7 +307,7 @@ fn an_answer_that_does_not_fit_ends_the_session() {
     assert!(unnamed.hears_nothing() && unnamed.closed.is_some());
     let mut talk =
         Conversation::connected(Connect { properties: small(40), ..connect(V5) }, &Settings::default());
-    let filters = [("$share/g/a", AtMostOnce); 40];
+    let filters = [("$share/g", AtMostOnce); 40];
     talk.say(&subscribe(&filters, None));
     assert!(matches!(talk.hear(), Packet::Disconnect(why) if why.reason == ReasonCode::PACKET_TOO_LARGE));
 }
@@ -606,21 +320,6 @@ fn a_client_that_wants_no_problem_information_gets_none() {
     let (token, _) = talk.request();
     talk.reply(token, Reply::Refused(Refusal::NotAuthorized));
     assert_eq!(talk.hear(), Packet::PubAck(Ack::new(1, ReasonCode::NOT_AUTHORIZED)));
-}
-
-#[test]
-fn unknown_packets_of_qos_2_are_answered_as_such() {
-    for version in [V3_1_1, V5] {
-        let mut talk = Conversation::online(version);
-        let reason =
-            if version == V5 { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND } else { ReasonCode::SUCCESS };
-        talk.say(&Packet::PubRec(Ack::new(5, ReasonCode::SUCCESS)));
-        assert_eq!(talk.hear(), Packet::PubRel(Ack::new(5, reason)));
-        talk.say(&Packet::PubComp(Ack::new(5, ReasonCode::SUCCESS)));
-        talk.say(&Packet::PubRel(Ack::new(6, ReasonCode::SUCCESS)));
-        assert_eq!(talk.hear(), Packet::PubComp(Ack::new(6, reason)));
-        assert!(talk.closed.is_none());
-    }
 }
 
 #[test]
@@ -677,4 +376,91 @@ fn the_brokers_closes_have_codes() {
             check_ends(talk, ReasonCode(code), kind);
         }
     }
+}
+
+#[test]
+fn the_end_of_a_session_may_be_changed_at_the_end_of_its_connection() {
+    let expiry = |seconds| props(Properties { session_expiry_interval_s: seconds, ..Properties::default() });
+    let goodbye = |seconds| Disconnect { reason: ReasonCode::SUCCESS, properties: expiry(Some(seconds)) };
+    // What CONNECT said, what the broker made of it, and what CONNACK says about that.
+    for (asked, granted, told) in [
+        (None, 0, None),
+        (None, 60, Some(60)),
+        (Some(0), 0, None),
+        (Some(90), 90, None),
+        (Some(90), 60, Some(60)),
+        (Some(u32::MAX), u32::MAX, None),
+    ] {
+        let mut talk = Conversation::open(V5, &Settings::default());
+        talk.say(&Packet::Connect(Box::new(Connect { properties: expiry(asked), ..connect(V5) })));
+        let (token, Request::Connect(request)) = talk.request() else { panic!("CONNECT") };
+        assert_eq!(request.session_expiry, asked.map(|seconds| Duration::from_secs(seconds.into())));
+        let session_expiry = Duration::from_secs(granted.into());
+        talk.reply(token, Reply::Connected(Box::new(Connected { session_expiry, ..Connected::default() })));
+        let Packet::ConnAck(connack) = talk.hear() else { panic!("CONNACK") };
+        assert_eq!(connack.properties.unwrap().session_expiry_interval_s, told);
+        talk.say(&Packet::Disconnect(goodbye(7)));
+        if granted == 0 {
+            check_ends(talk, ReasonCode::PROTOCOL_ERROR, CloseKind::ProtocolError);
+            continue;
+        }
+        let seven = Some(Duration::from_secs(7));
+        assert!(
+            matches!(talk.request(), (_, Request::Disconnect { session_expiry, .. }) if session_expiry == seven)
+        );
+    }
+}
+
+#[test]
+fn a_session_of_3_lasts_for_good_or_not_at_all() {
+    for (clean_start, seconds) in [(true, 0), (false, u32::MAX)] {
+        let mut talk = Conversation::open(V3_1_1, &Settings::default());
+        talk.say(&Packet::Connect(Box::new(Connect { clean_start, ..connect(V3_1_1) })));
+        let (_, Request::Connect(asked)) = talk.request() else { panic!("CONNECT") };
+        assert_eq!(asked.session_expiry, Some(Duration::from_secs(seconds.into())));
+        assert_eq!(asked.clean_start, clean_start);
+    }
+}
+
+#[test]
+fn response_information_is_told_to_those_who_ask() {
+    let prefix: Arc<str> = "answers/".into();
+    let with = Settings { response_information: Some(prefix), ..Settings::default() };
+    for (settings, wants, client_id, told) in [
+        (&with, Some(true), "given", Some("answers/given")),
+        (&with, Some(false), "given", None),
+        (&with, None, "given", None),
+        // Nobody could publish there.
+        (&with, Some(true), "a#", None),
+        (&Settings::default(), Some(true), "given", None),
+    ] {
+        let mut talk = Conversation::open(V5, settings);
+        let properties = props(Properties { request_response_information: wants, ..Properties::default() });
+        talk.say(&Packet::Connect(Box::new(Connect { properties, ..connect(V5) })));
+        let (token, _) = talk.request();
+        talk.reply(
+            token,
+            Reply::Connected(Box::new(Connected { client_id: client_id.into(), ..Connected::default() })),
+        );
+        let Packet::ConnAck(connack) = talk.hear() else { panic!("CONNACK") };
+        assert_eq!(connack.properties.unwrap().response_information.as_deref(), told);
+    }
+}
+
+#[test]
+fn a_pong_is_a_word_of_the_client_where_the_operator_says_so() {
+    for (pong_counts_as_alive, seconds) in [(false, 90), (true, 170)] {
+        let settings = Settings { pong_counts_as_alive, ..Settings::default() };
+        let mut talk = Conversation::connected(connect(V5), &settings);
+        let start = talk.now;
+        talk.pass(Duration::from_secs(80));
+        talk.session.handle_pong(talk.now);
+        assert_eq!(talk.session.poll_timeout(), Some(start + Duration::from_secs(seconds)));
+    }
+    // Before CONNECT nobody's silence is excused.
+    let settings = Settings { pong_counts_as_alive: true, ..Settings::default() };
+    let mut talk = Conversation::open(V5, &settings);
+    let deadline = talk.session.poll_timeout();
+    talk.session.handle_pong(talk.now + Duration::from_secs(1));
+    assert_eq!(talk.session.poll_timeout(), deadline);
 }

@@ -1,7 +1,9 @@
-//! Properties of topics and filters. OASIS MQTT 5.0 §4.7.
+//! Properties of topics, filters and share names. OASIS MQTT 5.0 §4.7, §4.8.2.
+
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
 
 use proptest::prelude::*;
-use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
+use tidegate_protocol::topic::{ShareName, Topic, TopicError, TopicFilter, TopicLimits};
 
 const LIMITS: TopicLimits = TopicLimits::STANDARD;
 
@@ -43,7 +45,101 @@ fn model(filter: &[String], topic: &[String]) -> bool {
     !(is_wild && is_reserved) && rest(filter, topic)
 }
 
+/// `None`: not shared. Otherwise the share name and the filter, or why there are none.
+type Apart<'a> = Option<Result<(&'a str, &'a str), TopicError>>;
+
+fn check_shared(text: &str, expected: Apart<'_>) {
+    let filter = TopicFilter::parse(text, &LIMITS).unwrap();
+    let apart = filter.shared();
+    let seen = apart.as_ref().map(|apart| match apart {
+        Ok((name, filter)) => Ok((name.as_str(), filter.as_str())),
+        Err(error) => Err(*error),
+    });
+    assert_eq!(seen, expected, "{text:?}");
+    assert_eq!(filter.is_shared(), expected.is_some(), "{text:?}");
+}
+
+#[test]
+fn takes_the_filter_of_a_shared_subscription_apart() {
+    use TopicError::{ShareNameEmpty, ShareNameInvalid, ShareWithoutFilter};
+    for (text, expected) in [
+        ("$share/g/a", Some(Ok(("g", "a")))),
+        ("$share/consumer1/sport/tennis/+", Some(Ok(("consumer1", "sport/tennis/+")))),
+        ("$share/consumer1//finance", Some(Ok(("consumer1", "/finance")))),
+        ("$share/g//", Some(Ok(("g", "/")))),
+        ("$share/g/#", Some(Ok(("g", "#")))),
+        ("$share/g/+", Some(Ok(("g", "+")))),
+        ("$share/g/$SYS/#", Some(Ok(("g", "$SYS/#")))),
+        ("$share/$share/a", Some(Ok(("$share", "a")))),
+        ("$share/g/$share/h/a", Some(Ok(("g", "$share/h/a")))),
+        ("$share/ü /ü", Some(Ok(("ü ", "ü")))),
+        ("$share", Some(Err(ShareNameEmpty))),
+        ("$share/", Some(Err(ShareNameEmpty))),
+        ("$share//", Some(Err(ShareNameEmpty))),
+        ("$share//a", Some(Err(ShareNameEmpty))),
+        ("$share/+", Some(Err(ShareNameInvalid))),
+        ("$share/#", Some(Err(ShareNameInvalid))),
+        ("$share/+/a", Some(Err(ShareNameInvalid))),
+        ("$share/g", Some(Err(ShareWithoutFilter))),
+        ("$share/g/", Some(Err(ShareWithoutFilter))),
+        ("$sharex/y/z", None),
+        ("$shar/y/z", None),
+        ("$SHARE/y/z", None),
+        ("/$share/y/z", None),
+        ("a/$share/y/z", None),
+        ("share/y/z", None),
+        ("+/y/z", None),
+        ("#", None),
+    ] {
+        check_shared(text, expected);
+    }
+}
+
+#[test]
+fn a_wildcard_beside_other_characters_is_refused_in_a_share_name_too() {
+    for text in ["$share/a+/b", "$share/a#/b", "$share/+a/b", "$share/g/a+"] {
+        assert_eq!(TopicFilter::parse(text, &LIMITS), Err(TopicError::WildcardInLevel), "{text:?}");
+    }
+    assert_eq!(TopicFilter::parse("$share/#/b", &LIMITS), Err(TopicError::HashNotLast));
+}
+
+#[test]
+fn a_share_name_by_itself_is_one_level_without_wildcards() {
+    let limits = TopicLimits { bytes_max: 4, levels_max: 1 };
+    for (text, error) in [
+        ("g", None),
+        ("ü ", None),
+        ("$g", None),
+        ("gggg", None),
+        ("", Some(TopicError::ShareNameEmpty)),
+        ("+", Some(TopicError::ShareNameInvalid)),
+        ("a+", Some(TopicError::ShareNameInvalid)),
+        ("a#b", Some(TopicError::ShareNameInvalid)),
+        ("a\0b", Some(TopicError::Nul)),
+        ("ggggg", Some(TopicError::TooLong { bytes: 5, limit: 4 })),
+        ("a/b", Some(TopicError::ShareNameInvalid)),
+    ] {
+        assert_eq!(ShareName::parse(text, &limits).err(), error, "{text:?}");
+    }
+    assert_eq!(ShareName::parse("g", &LIMITS).unwrap().as_str(), "g");
+}
+
 proptest! {
+    #[test]
+    fn what_a_share_takes_apart_is_what_was_put_together(
+        name in "[a$+#/\u{0}ü]{0,4}", filter in "[a$+#/\u{0}ü]{0,6}"
+    ) {
+        let apart = TopicFilter::parse(&format!("$share/{name}/{filter}"), &LIMITS).ok().map(|whole| {
+            whole.shared().unwrap()
+        });
+        let parts = (ShareName::parse(&name, &LIMITS), TopicFilter::parse(&filter, &LIMITS));
+        if let (Ok(name), Ok(filter)) = parts {
+            prop_assert_eq!(apart, Some(Ok((name, filter))));
+        } else if !name.contains('/') {
+            prop_assert!(!matches!(apart, Some(Ok(_))));
+        }
+    }
+
     #[test]
     fn matching_agrees_with_a_model(filter in filter_levels(), topic in levels()) {
         let parsed_filter = TopicFilter::parse(&filter.join("/"), &LIMITS).unwrap();

@@ -8,17 +8,22 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use tidegate_benches::acknowledged::{acked, fairness};
 use tidegate_benches::child::{Program, has_mosquitto, raise_open_files};
 use tidegate_benches::report::{Row, goal_lines, goals, medians, table};
-use tidegate_benches::scenario::{Setting, Subject, deflate, fanin, fanout, idle, pairs, stalled, wildcards};
+use tidegate_benches::rig::{Setting, Subject};
+use tidegate_benches::scenario::{deflate, fanin, fanout, idle, pairs, stalled, wildcards};
+use tidegate_benches::stored::{retained, sessions};
 use tidegate_benches::wire::Protocol;
+use tidegate_protocol::publication::QoS;
 
 /// Measures a broker over real sockets beside mosquitto.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What to measure; `all` is the list "Figures to reach", `everything` adds fan-in and pairs.
+    /// What to measure; `all` is the list "Figures to reach", `mqtt` is QoS 1, retained and sessions, `everything`
+    /// is both with fan-in and pairs.
     #[arg(default_value = "all")]
-    scenario: Scenario,
+    scenarios: Vec<Scenario>,
     /// Which brokers, in the same run.
     #[arg(long, default_value = "both")]
     broker: Brokers,
@@ -34,20 +39,24 @@ struct Arguments {
     /// Only these protocols.
     #[arg(long, value_delimiter = ',')]
     protocols: Vec<Named>,
-    /// Subscribers of `fanout` and `deflate`, publishers of `fanin`, `pairs`.
+    /// Subscribers of `fanout`, `deflate`, `acked`, publishers of `fanin`, `fairness`, `pairs`.
     #[arg(long, value_delimiter = ',')]
     n: Vec<usize>,
     /// Bytes of payload of `fanout`, `fanin` and `pairs`.
     #[arg(long, value_delimiter = ',', default_value = "64")]
     size: Vec<usize>,
-    /// Connections of `idle`.
+    /// Connections of `idle` and `sessions`.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
+    /// Topics of `retained`.
+    #[arg(long, default_value_t = 100_000)]
+    topics: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     All,
+    Mqtt,
     Everything,
     Fanout,
     Deflate,
@@ -56,6 +65,10 @@ enum Scenario {
     Idle,
     Stalled,
     Wildcards,
+    Acked,
+    Fairness,
+    Retained,
+    Sessions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,6 +86,7 @@ enum Named {
 }
 
 type Step<'a> = Box<dyn Fn() -> io::Result<Vec<Row>> + 'a>;
+type Plan<'a> = Vec<(String, Step<'a>)>;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
@@ -118,12 +132,10 @@ fn main() -> ExitCode {
 }
 
 /// The steps of one run: for each scenario the subjects take turns.
-fn plan<'a>(arguments: &Arguments, setting: &'a Setting, run: usize) -> Vec<(String, Step<'a>)> {
-    let mut plan: Vec<(String, Step<'a>)> = Vec::new();
-    let everything = arguments.scenario == Scenario::Everything;
-    let wants =
-        |scenario| arguments.scenario == scenario || everything || arguments.scenario == Scenario::All;
-    let wants_extra = |scenario| arguments.scenario == scenario || everything;
+fn plan<'a>(arguments: &Arguments, setting: &'a Setting, run: usize) -> Plan<'a> {
+    let (mut plan, mut of_mqtt): (Plan<'a>, Plan<'a>) = (Vec::new(), Vec::new());
+    let wants = |scenario| arguments.names(&[scenario, Scenario::All, Scenario::Everything]);
+    let wants_extra = |scenario| arguments.names(&[scenario, Scenario::Everything]);
     let n = |default: &[usize]| if arguments.n.is_empty() { default.to_vec() } else { arguments.n.clone() };
     let mut add = |name: String, step: Step<'a>| plan.push((name, step));
     for subject in subjects(arguments) {
@@ -175,8 +187,46 @@ fn plan<'a>(arguments: &Arguments, setting: &'a Setting, run: usize) -> Vec<(Str
         if run == 0 && wants(Scenario::Idle) {
             add(name("idle".to_owned()), Box::new(move || idle(setting, subject)));
         }
+        if mqtt {
+            of_mqtt.extend(plan_mqtt(arguments, setting, run, subject));
+        }
+    }
+    plan.extend(of_mqtt);
+    plan
+}
+
+/// What only MQTT has a word for.
+fn plan_mqtt<'a>(arguments: &Arguments, setting: &'a Setting, run: usize, subject: Subject) -> Plan<'a> {
+    let mut plan: Plan<'a> = Vec::new();
+    let wants = |scenario| arguments.names(&[scenario, Scenario::Mqtt, Scenario::Everything]);
+    let mut add =
+        |name: &str, step: Step<'a>| plan.push((format!("{name} {}", subject.program.name()), step));
+    let n = if arguments.n.is_empty() { vec![1000] } else { arguments.n.clone() };
+    for n in n {
+        if wants(Scenario::Acked) {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+                add(&format!("acked {n} {qos:?}"), Box::new(move || acked(setting, subject, n, qos)));
+            }
+        }
+        if wants(Scenario::Fairness) {
+            add(&format!("fairness {n}"), Box::new(move || fairness(setting, subject, n)));
+        }
+    }
+    if wants(Scenario::Retained) {
+        let topics = arguments.topics;
+        add("retained", Box::new(move || retained(setting, subject, topics)));
+    }
+    if run == 0 && wants(Scenario::Sessions) {
+        add("sessions", Box::new(move || sessions(setting, subject)));
     }
     plan
+}
+
+impl Arguments {
+    /// Whether one of `scenarios` was asked for.
+    fn names(&self, scenarios: &[Scenario]) -> bool {
+        self.scenarios.iter().any(|named| scenarios.contains(named))
+    }
 }
 
 fn subjects(arguments: &Arguments) -> Vec<Subject> {

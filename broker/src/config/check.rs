@@ -1,10 +1,14 @@
-//! What the types cannot say: ranges, and keys that must go together. Knows no file; names keys by their path.
+//! What the types cannot say: ranges, keys that must go together, and files that must be sound. Names keys by their
+//! path; where they stand is for others.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Anonymous, ByteSize, Config, MemoryBudget, Overflow};
-use crate::logging;
+use tidegate_protocol::topic::{TopicFilter, TopicLimits};
+
+use super::{Anonymous, ByteSize, Config, MemoryBudget, Overflow, Retain, Topic};
+use crate::auth::scram::Users;
+use crate::{logging, sys};
 
 /// Something wrong, and the keys that it is about, the most likely culprit first.
 #[derive(Debug)]
@@ -16,6 +20,7 @@ pub(super) struct Finding {
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
+const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Everything that is wrong.
@@ -26,6 +31,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     queue(config, &mut findings);
     mqtt(config, &mut findings);
     stomp_and_raw(config, &mut findings);
+    topics(config, &mut findings);
     others(config, &mut findings);
     findings.0
 }
@@ -110,14 +116,19 @@ fn listeners(config: &Config, findings: &mut Findings) {
         if let Some(rate) = listener.accept_rate {
             findings.range(&key("accept_rate"), rate, 1, 1_000_000);
         }
-        if !listener.is_loopback() && config.auth.anonymous != Anonymous::Always {
+        if !listener.is_loopback()
+            && config.auth.anonymous != Anonymous::Always
+            && !config.has_login(listener)
+        {
             let message = format!(
-                "{} is open to other machines, there is no authenticator, and auth.anonymous is \"{}\", so nobody \
-                 from outside could log in; bind to 127.0.0.1, or set auth.anonymous = \"always\" to let everybody in",
+                "{} is open to other machines, there is no authenticator for what it speaks, and auth.anonymous is \
+                 \"{}\", so nobody from outside could log in; bind to 127.0.0.1, name a file of users in \
+                 auth.scram_file, which MQTT 5 clients log in with, or set auth.anonymous = \"always\" to let \
+                 everybody in",
                 listener.bind,
                 config.auth.anonymous.word()
             );
-            findings.wrong(&[&key("bind"), "auth.anonymous"], message);
+            findings.wrong(&[&key("bind"), "auth.anonymous", "auth.scram_file"], message);
         }
     }
 }
@@ -189,6 +200,11 @@ fn queue(config: &Config, findings: &mut Findings) {
             "conflate would lose acknowledged messages; allowed are drop_oldest, drop_newest and disconnect";
         findings.wrong(&["queue.overflow_qos1"], message);
     }
+    if !matches!(queue.overflow_offline, Overflow::DropOldest | Overflow::DropNewest) {
+        let message =
+            "nobody is there to disconnect or to conflate for; allowed are drop_oldest and drop_newest";
+        findings.wrong(&["queue.overflow_offline"], message);
+    }
     findings.time("queue.publish_wait", queue.publish_wait, Duration::ZERO, 60 * SECOND);
     findings.time("queue.slow_after", queue.slow_after, Duration::ZERO, 10 * SECOND);
     findings.time("queue.stall_timeout", queue.stall_timeout, SECOND / 10, DAY);
@@ -209,17 +225,27 @@ fn queue(config: &Config, findings: &mut Findings) {
 fn mqtt(config: &Config, findings: &mut Findings) {
     let mqtt = &config.mqtt;
     findings.list("mqtt.versions", &mqtt.versions);
-    if mqtt.max_qos == 2 {
-        findings.wrong(&["mqtt.max_qos"], "QoS 2 is not built yet; allowed is 0 to 1");
-    } else {
-        findings.range("mqtt.max_qos", mqtt.max_qos, 0, 1);
-    }
+    findings.range("mqtt.max_qos", mqtt.max_qos, 0, 2);
     // MQTT 5 §3.1.2.11.3: 0 is a protocol error.
     findings.range("mqtt.receive_maximum", mqtt.receive_maximum, 1, u16::MAX);
     findings.range("mqtt.max_inflight", mqtt.max_inflight, 1, u16::MAX);
     findings.range("mqtt.max_topic_levels", mqtt.max_topic_levels, 1, 65_536);
     findings.size("mqtt.max_topic_bytes", mqtt.max_topic_bytes, 1, 65_535);
     findings.range("mqtt.max_subscriptions", mqtt.max_subscriptions, 1, 10_000_000);
+    findings.range("mqtt.max_user_properties", mqtt.max_user_properties, 1, 100_000);
+    findings.range("mqtt.max_client_id_bytes", mqtt.max_client_id_bytes, 23, 65_535);
+    findings.range("mqtt.max_sessions", mqtt.max_sessions, 1, 100_000_000);
+    // 0xFFFFFFFF seconds, some 136 years, is the standard's word for never.
+    findings.time("mqtt.session_expiry_max", mqtt.session_expiry_max, Duration::ZERO, SESSION_EXPIRY_MAX);
+    findings.time(
+        "mqtt.session_expiry_default",
+        mqtt.session_expiry_default,
+        Duration::ZERO,
+        mqtt.session_expiry_max,
+    );
+    if mqtt.response_information.contains(['+', '#', '\0']) {
+        findings.wrong(&["mqtt.response_information"], "a prefix of topics has no wildcards");
+    }
     // Keep Alive has 16 bits (MQTT 5 §3.1.2.10).
     findings.time("mqtt.keepalive_max", mqtt.keepalive_max, SECOND, 65_535 * SECOND);
     if mqtt.keepalive_max.subsec_nanos() != 0 {
@@ -253,9 +279,65 @@ fn stomp_and_raw(config: &Config, findings: &mut Findings) {
     findings.range("raw.max_topics", config.raw.max_topics, 1, 1_000_000);
 }
 
+/// Every publish is held against the rules one after the other, so there are not many.
+const TOPIC_RULES_MAX: usize = 256;
+
+fn topics(config: &Config, findings: &mut Findings) {
+    if config.topic.len() > TOPIC_RULES_MAX {
+        let message = format!("there are {} rules; allowed are {TOPIC_RULES_MAX}", config.topic.len());
+        findings.wrong(&["topic"], message);
+    }
+    let mqtt = &config.mqtt;
+    let limits = TopicLimits { bytes_max: mqtt.max_topic_bytes.bytes(), levels_max: mqtt.max_topic_levels };
+    for (at, rule) in config.topic.iter().enumerate() {
+        let key = |name: &str| format!("topic[{at}].{name}");
+        match TopicFilter::parse(&rule.filter, &limits) {
+            Err(error) => {
+                findings.wrong(&[&key("filter")], format!("{:?} is no filter: {error}", rule.filter));
+            }
+            Ok(filter) if rule.filter.starts_with('$') => own_topics(rule, &filter, key, findings),
+            Ok(_) => {}
+        }
+        if config.topic.iter().take(at).any(|earlier| earlier.filter == rule.filter) {
+            let message = format!("an earlier rule is for {:?} too, and the first counts", rule.filter);
+            findings.wrong(&[&key("filter")], message);
+        }
+        if rule.retain == Some(Retain::Force) && !mqtt.retain {
+            let message = "retain = \"force\" does not go together with mqtt.retain = false";
+            findings.wrong(&[&key("retain"), "mqtt.retain"], message);
+        }
+        if let Some(qos) = rule.qos_max {
+            findings.range(&key("qos_max"), qos, 0, 2);
+        }
+        if let Some(bytes) = rule.max_payload {
+            findings.size(&key("max_payload"), bytes, 1, 256 * MIB);
+        }
+    }
+}
+
+/// Clients publish nothing below `$`, so a rule has nothing to say there but for the states of clients.
+fn own_topics(rule: &Topic, filter: &TopicFilter, key: impl Fn(&str) -> String, findings: &mut Findings) {
+    if !sys::is_for_client_states(filter) {
+        let message = "clients publish nothing below '$'; of the broker's own topics a rule can only be for \
+                       $SYS/broker/clients/+/state";
+        findings.wrong(&[&key("filter")], message);
+    }
+    let asks_more = [("qos_max", rule.qos_max.is_some()), ("max_payload", rule.max_payload.is_some())];
+    for (name, _) in asks_more.into_iter().filter(|(_, is_asked)| *is_asked) {
+        findings.wrong(&[&key(name)], "the broker's own topics have no such rule; only retain counts there");
+    }
+}
+
 fn others(config: &Config, findings: &mut Findings) {
+    // SEC-21: a malformed line stops the start.
+    if let Some(Err(error)) = config.auth.scram_file.as_deref().map(Users::load) {
+        findings.wrong(&["auth.scram_file"], error.to_string());
+    }
     if let Err(message) = logging::parse_level(&config.log.level) {
         findings.wrong(&["log.level"], message);
+    }
+    if let Some(interval) = config.sys.interval {
+        findings.time("sys.interval", interval, SECOND, DAY);
     }
     findings.time("shutdown.readiness_grace", config.shutdown.readiness_grace, Duration::ZERO, 600 * SECOND);
     findings.time("shutdown.timeout", config.shutdown.timeout, SECOND / 10, 600 * SECOND);

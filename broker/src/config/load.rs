@@ -19,6 +19,12 @@ use super::{Config, Listener};
 /// The defaults: `conf/tidegate.toml` as it was when the broker was built.
 pub const BUILT_IN: &str = include_str!("../../../conf/tidegate.toml");
 
+/// What the built-in file has only as a comment: the keys of its other tables.
+const UNUSED: &str = "[[topic]]\nfilter = ''\nretain = ''\nqos_max = 0\nmax_payload = ''";
+
+/// Tables of which there may be any number.
+const LISTS: [&str; 2] = ["listener", "topic"];
+
 /// Read when no file is named and this one exists.
 const USUAL_FILE: &str = "./conf/tidegate.toml";
 
@@ -107,14 +113,16 @@ fn build(
     file: Option<(&Path, &str)>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<(Config, Vec<String>), ConfigError> {
-    let known: toml::Table =
-        BUILT_IN.parse().map_err(|error: toml::de::Error| Problem::whole(error.to_string()))?;
+    let unreadable = |error: toml::de::Error| Problem::whole(error.to_string());
+    let built_in: toml::Table = BUILT_IN.parse().map_err(unreadable)?;
+    let mut known = built_in.clone();
+    overlay(&mut known, &UNUSED.parse().map_err(unreadable)?);
     let file = file.map(|(name, text)| UserFile::parse(name, text)).transpose()?;
     let mut own = toml::Table::new();
     if let Some(file) = &file {
-        own = file.read(&known)?;
+        own = file.read(&built_in, &known)?;
     }
-    let variables = variables(env, &known, &mut own)?;
+    let variables = variables(env, &built_in, &known, &mut own)?;
     let origins = Origins { file: file.as_ref(), variables: &variables };
 
     let layered = layers(&own, &variables).and_then(ConfigBuilder::<DefaultState>::build);
@@ -173,7 +181,7 @@ impl<'a> UserFile<'a> {
 
     /// Its values, when every key is known and every value has the right type. Listeners are made whole with what the
     /// built-in one has.
-    fn read(&self, known: &toml::Table) -> Result<toml::Table, ConfigError> {
+    fn read(&self, built_in: &toml::Table, known: &toml::Table) -> Result<toml::Table, ConfigError> {
         let problems: Vec<_> = unknown_keys(&self.spans, known)
             .into_iter()
             .map(|unknown| Problem {
@@ -190,12 +198,12 @@ impl<'a> UserFile<'a> {
             self.text.parse().map_err(|error: toml::de::Error| Problem::whole(error.message()))?;
         if let Some(toml::Value::Array(listeners)) = own.get_mut("listener") {
             for listener in listeners.iter_mut().filter_map(toml::Value::as_table_mut) {
-                for (key, value) in built_in_listener(known) {
+                for (key, value) in built_in_item(built_in, "listener") {
                     listener.entry(key).or_insert(value);
                 }
             }
         }
-        let mut whole = known.clone();
+        let mut whole = built_in.clone();
         overlay(&mut whole, &own);
         let read: Result<Config, _> = serde_path_to_error::deserialize(toml::Value::Table(whole));
         if let Err(error) = read {
@@ -218,14 +226,16 @@ fn overlay(below: &mut toml::Table, above: &toml::Table) {
     }
 }
 
-fn built_in_listener(known: &toml::Table) -> toml::Table {
-    let listeners = known.get("listener").and_then(toml::Value::as_array);
-    listeners.and_then(|list| list.first()).and_then(toml::Value::as_table).cloned().unwrap_or_default()
+/// What an item of a list has of itself; empty where the built-in file has none.
+fn built_in_item(built_in: &toml::Table, list: &str) -> toml::Table {
+    let items = built_in.get(list).and_then(toml::Value::as_array);
+    items.and_then(|list| list.first()).and_then(toml::Value::as_table).cloned().unwrap_or_default()
 }
 
-/// Reads our variables. One that names the listener behind the last adds a copy of the built-in one to `own`.
+/// Reads our variables. One that names the item behind the last of a list adds a copy of the built-in one to `own`.
 fn variables(
     env: impl Iterator<Item = (String, String)>,
+    built_in: &toml::Table,
     known: &toml::Table,
     own: &mut toml::Table,
 ) -> Result<Vec<Variable>, ConfigError> {
@@ -241,39 +251,48 @@ fn variables(
             }
         }
     }
-    let listeners = own.get("listener").and_then(toml::Value::as_array).map_or(1, Vec::len);
-    let mut expected = listeners;
+    for list in LISTS {
+        problems.extend(add_items(list, &read, built_in, own));
+    }
+    if problems.is_empty() { Ok(read) } else { Err(ConfigError { problems }) }
+}
+
+/// Makes room in a list for the items that only variables name. They continue it without a gap, or it is a problem.
+fn add_items(
+    list: &str,
+    variables: &[Variable],
+    built_in: &toml::Table,
+    own: &mut toml::Table,
+) -> Option<Problem> {
+    let built_in_items = built_in.get(list).and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let items = own.get(list).and_then(toml::Value::as_array).unwrap_or(&built_in_items);
+    let count = items.len();
+    let mut expected = count;
     let added: BTreeSet<_> =
-        read.iter().filter_map(Variable::listener).filter(|at| *at >= listeners).collect();
+        variables.iter().filter_map(|variable| variable.item(list)).filter(|at| *at >= count).collect();
     for index in added {
         if index != expected {
-            let name =
-                read.iter().find(|variable| variable.listener() == Some(index)).map(|v| v.name.clone());
-            let message = format!("there is no listener {index}; the next one would be {expected}");
-            let place = name.map_or(Place::Whole, Place::Variable);
-            problems.push(Problem { place, ..Problem::whole(message) });
-            break;
+            let variable = variables.iter().find(|variable| variable.item(list) == Some(index));
+            let message = format!("there is no {list} {index}; the next one would be {expected}");
+            let place = variable.map_or(Place::Whole, |variable| Place::Variable(variable.name.clone()));
+            return Some(Problem { place, ..Problem::whole(message) });
         }
         expected += 1;
     }
-    if !problems.is_empty() {
-        return Err(ConfigError { problems });
-    }
-    if expected > listeners {
-        let built_in = toml::Value::Table(built_in_listener(known));
-        let first = || toml::Value::Array(vec![built_in.clone()]);
-        if let toml::Value::Array(list) = own.entry("listener").or_insert_with(first) {
-            list.resize(expected, built_in);
+    if expected > count {
+        let own = own.entry(list).or_insert_with(|| toml::Value::Array(built_in_items));
+        if let toml::Value::Array(items) = own {
+            items.resize(expected, toml::Value::Table(built_in_item(built_in, list)));
         }
     }
-    Ok(read)
+    None
 }
 
 impl Variable {
-    /// Which listener it is about.
-    fn listener(&self) -> Option<usize> {
+    /// Which item of this list it is about.
+    fn item(&self, list: &str) -> Option<usize> {
         match self.path.0.as_slice() {
-            [Step::Key(section), Step::Index(index), ..] if section == "listener" => Some(*index),
+            [Step::Key(section), Step::Index(index), ..] if section == list => Some(*index),
             _ => None,
         }
     }
@@ -381,11 +400,13 @@ fn in_plain_words(message: &str) -> String {
         "u32" | "u64" | "usize" | "i64" | "an integer" => "a whole number, not negative",
         "f64" | "f32" | "a floating point" => "a number",
         "bool" | "a boolean" => "true or false",
-        "string or table" | "enum" => "a text in quotes",
+        "string or table" | "string only" | "enum" => "a text in quotes",
         "a sequence" | "an array" => "a list in [ ]",
         _ if expected.contains("map") || expected.starts_with("struct") => "a section in [ ] of its own",
         other => other,
     };
+    // What toml calls a value that is no word, whatever it is.
+    let found = found.replace(": unit variant", "");
     format!("{found}expected {plain}")
 }
 

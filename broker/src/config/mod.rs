@@ -1,5 +1,5 @@
 //! The operator's settings as plain data. `conf/tidegate.toml` is compiled in and is the defaults: no struct here has
-//! a default of its own, so the documented file cannot drift. Reading and checking are the files beside this one.
+//! a default of its own, so the documented file cannot drift; only what a `[[topic]]` rule leaves out is not asked. Reading and checking are the files beside this one.
 
 mod check;
 mod error;
@@ -10,6 +10,7 @@ pub mod report;
 pub mod units;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,13 @@ pub struct Config {
     pub mqtt: Mqtt,
     pub stomp: Stomp,
     pub raw: Raw,
+    /// The file has none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topic: Vec<Topic>,
     pub auth: Auth,
     pub admin: Admin,
     pub log: Log,
+    pub sys: Sys,
     pub shutdown: Shutdown,
 }
 
@@ -106,6 +111,7 @@ pub struct Queue {
     pub max_bytes: ByteSize,
     pub overflow_qos0: Overflow,
     pub overflow_qos1: Overflow,
+    pub overflow_offline: Overflow,
     #[serde(with = "units::duration")]
     pub publish_wait: Duration,
     #[serde(with = "units::duration")]
@@ -130,9 +136,19 @@ pub struct Mqtt {
     pub max_topic_levels: usize,
     pub max_topic_bytes: ByteSize,
     pub max_subscriptions: usize,
+    pub max_user_properties: usize,
+    pub max_client_id_bytes: usize,
+    pub max_sessions: usize,
+    #[serde(with = "units::duration")]
+    pub session_expiry_default: Duration,
+    #[serde(with = "units::duration")]
+    pub session_expiry_max: Duration,
     #[serde(with = "units::duration")]
     pub keepalive_max: Duration,
     pub keepalive_multiplier: f64,
+    pub pong_counts_as_alive: bool,
+    pub shared_strategy: SharedStrategy,
+    pub response_information: String,
     pub retain: bool,
     pub retained_max_messages: usize,
     pub retained_max_bytes: ByteSize,
@@ -174,12 +190,29 @@ pub struct Raw {
     pub max_topics: usize,
 }
 
+/// `[[topic]]`: a rule for what is published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
+pub struct Topic {
+    pub filter: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain: Option<Retain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos_max: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_payload: Option<ByteSize>,
+}
+
 /// `[auth]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
 pub struct Auth {
     pub anonymous: Anonymous,
+    /// Relative to the working directory.
+    #[serde(with = "units::optional_path")]
+    pub scram_file: Option<PathBuf>,
 }
 
 /// `[admin]`.
@@ -199,6 +232,15 @@ pub struct Admin {
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
+}
+
+/// `[sys]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
+pub struct Sys {
+    #[serde(with = "units::or_none")]
+    pub interval: Option<Duration>,
 }
 
 /// `[shutdown]`.
@@ -247,6 +289,15 @@ words! {
     }
 }
 words! {
+    /// Who of a group gets a message.
+    SharedStrategy {
+        RoundRobin = "round_robin": "Each in turn.",
+        Random = "random": "Anybody.",
+        Sticky = "sticky": "The same, while it is there.",
+        LeastPending = "least_pending": "The one with the least to do.",
+    }
+}
+words! {
     /// A version of MQTT.
     MqttVersion { V3_1 = "3.1": "MQIsdp.", V3_1_1 = "3.1.1": "MQTT 3.1.1.", V5 = "5": "MQTT 5.0." }
 }
@@ -272,6 +323,14 @@ words! {
         Never = "never": "Nobody.",
         Loopback = "loopback": "A client on this machine that came through no proxy.",
         Always = "always": "Everybody.",
+    }
+}
+words! {
+    /// Whether a publish may be retained.
+    Retain {
+        Allow = "allow": "If the publisher asks for it.",
+        Force = "force": "Always, as if the publisher had asked for it.",
+        Deny = "deny": "Never; the publish is refused.",
     }
 }
 words! {
@@ -305,6 +364,14 @@ impl Config {
     #[must_use]
     pub fn queue_total_bytes(&self) -> usize {
         self.queue.total_bytes.bytes(memory_bytes())
+    }
+
+    /// Whether a client of this listener can prove who it is. So far only MQTT 5 has a way.
+    #[must_use]
+    pub fn has_login(&self, listener: &Listener) -> bool {
+        self.auth.scram_file.is_some()
+            && listener.protocols.contains(&Protocol::Mqtt)
+            && self.mqtt.versions.contains(&MqttVersion::V5)
     }
 
     /// Every effective value as TOML that parses to the same configuration.

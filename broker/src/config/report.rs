@@ -1,9 +1,11 @@
 //! `tidegate check`: what the operator reads before the broker runs. Opens no port.
 
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::{Anonymous, ByteSize, Config, memory_bytes};
+use crate::auth::scram::Users;
 
 /// Checks `path` (or what `serve` would read without one) and tells the outcome: "ok", the memory it allows and hints,
 /// or every problem. With `effective` all values follow as TOML; the lines before them are comments then, so that the
@@ -62,10 +64,13 @@ pub fn hints(config: &Config) -> Vec<String> {
     let mut hints = Vec::new();
     for listener in config.listener.iter().filter(|listener| !listener.is_loopback()) {
         let name = &listener.name;
-        hints.push(format!(
-            "listener {name:?} on {} lets everybody in, without a login and without TLS; put a proxy with TLS before it",
-            listener.bind
-        ));
+        let who = match config.auth.anonymous {
+            Anonymous::Always => "lets everybody in, without a login and without TLS",
+            Anonymous::Loopback | Anonymous::Never => {
+                "has no TLS, so what clients say can be read on the way"
+            }
+        };
+        hints.push(format!("listener {name:?} on {} {who}; put a proxy with TLS before it", listener.bind));
         if listener.max_connections_per_ip.is_none() {
             hints.push(format!(
                 "listener {name:?} has no max_connections_per_ip; on the open internet try 100"
@@ -75,11 +80,7 @@ pub fn hints(config: &Config) -> Vec<String> {
             hints.push(format!("listener {name:?} has no accept_rate; on the open internet try 1000"));
         }
     }
-    if config.auth.anonymous == Anonymous::Never {
-        hints.push(
-            "auth.anonymous is \"never\" and there is no authenticator: no client can connect".to_owned(),
-        );
-    }
+    login_hints(config, &mut hints);
     if let Some(bind) = config.admin.bind.filter(|bind| !bind.ip().to_canonical().is_loopback()) {
         hints.push(format!("admin.bind {bind} is open to other machines, and /metrics needs no login"));
     }
@@ -88,6 +89,27 @@ pub fn hints(config: &Config) -> Vec<String> {
         hints.push("queue.total_bytes is less on this machine than one client may hold".to_owned());
     }
     hints
+}
+
+/// Who cannot connect, and who can read too much.
+fn login_hints(config: &Config, hints: &mut Vec<String>) {
+    let has_login = config.listener.iter().any(|listener| config.has_login(listener));
+    if config.auth.anonymous == Anonymous::Never && !has_login {
+        hints.push(
+            "auth.anonymous is \"never\" and there is no authenticator: no client can connect".to_owned(),
+        );
+    }
+    let Some(file) = config.auth.scram_file.as_deref() else { return };
+    if !has_login {
+        hints.push("auth.scram_file is for MQTT 5 clients, and no listener speaks MQTT 5".to_owned());
+    }
+    if Users::load(file).is_ok_and(|users| users.is_empty()) {
+        hints.push(format!("{} names no user: nobody can log in with it", file.display()));
+    }
+    // Whoever has the keys in it can try passwords at leisure, and pass for this broker (RFC 5802 §9).
+    if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0) {
+        hints.push(format!("{0} is open to every user of this machine; try chmod 600 {0}", file.display()));
+    }
 }
 
 /// One decimal is enough to read.

@@ -348,6 +348,25 @@ pub mod or_none {
     }
 }
 
+/// `#[serde(with = "units::optional_path")]`: a file that `""` leaves out.
+pub mod optional_path {
+    use std::path::PathBuf;
+
+    use super::{Deserialize, Deserializer, Serializer};
+
+    /// `""` is `None`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    /// `None` is `""`.
+    pub fn serialize<S: Serializer>(value: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        let path = value.as_deref().unwrap_or_else(|| "".as_ref());
+        serializer.serialize_str(&path.to_string_lossy())
+    }
+}
+
 /// A value that a key may hold instead of `"none"`.
 pub trait OrNone: Sized {
     /// In an error: "expected …".

@@ -25,7 +25,7 @@ impl Connection {
         }
         self.broker.metrics().disconnects.inc(Ended::Closed(reason.kind));
         if reason.kind != CloseKind::Normal {
-            info!(client = ?self.client.id(), peer = %self.peer.ip, kind = ?reason.kind, reason = %reason.detail.escape_debug(), "connection closed by the broker");
+            info!(client = ?self.client.name(), peer = %self.peer.ip, kind = ?reason.kind, reason = %reason.detail.escape_debug(), "connection closed by the broker");
         }
         let frame = frame::close(CloseCode::from(reason.kind.code()), &reason.detail, None);
         self.close_with(frame, data, now);

@@ -77,9 +77,11 @@ impl Connection {
     fn send(&mut self, outgoing: Outgoing, lane: &mut Lane<'_>) {
         match lane {
             Lane::Control => {
+                self.broker.metrics().family(self.family).websocket_messages_out.inc();
                 let deflating = self.deflating.as_deref().filter(|_| self.takeover.is_none());
                 self.outbox.push_control(outgoing.into_frame(deflating));
             }
+            Lane::Data(_) if self.client.is_replaced => {}
             Lane::Data(frames) => match &mut self.takeover {
                 Some(takeover) => frames.push(takeover.frame(&outgoing).into()),
                 None => frames.push(outgoing.into_frame(self.deflating.as_deref()).into()),
@@ -92,13 +94,15 @@ impl Connection {
             brake.backlog.push_back((token, request));
             return;
         }
-        let is_connect = matches!(request, Request::Connect(_));
-        if matches!(request, Request::Subscribe(_)) {
+        // The reply precedes the first message of a new subscription, or of a session that goes on.
+        if matches!(request, Request::Subscribe(_) | Request::Connect(_) | Request::Authenticate(_)) {
             self.holds_subscribe = true;
             self.outbox.hold_subscribe();
         }
-        if matches!(request, Request::Publish(_)) {
-            self.broker.metrics().family(self.family).messages_in.inc();
+        if let Request::Publish(publish) = &request {
+            let counters = self.broker.metrics().family(self.family);
+            counters.messages_in.inc();
+            counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
         }
         let is_acked =
             matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
@@ -106,7 +110,7 @@ impl Connection {
         let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
         let slow = std::mem::take(&mut batch.slow);
         let Some(reply) = reply else { return };
-        if is_connect && matches!(reply, Reply::Connected(_)) {
+        if matches!(reply, Reply::Connected(_)) {
             self.receiver.set_message_bytes_max(self.settings.message_bytes_max);
         }
         if !slow.is_empty() {

@@ -165,12 +165,13 @@ impl Connection {
     fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(message) => {
+                self.broker.metrics().family(self.family).websocket_messages_in.inc();
                 self.pulse.handle_message(&self.settings, now.instant);
                 self.session.handle_message(message, now.instant);
                 self.drain(&mut Lane::Control, now);
             }
             Event::Ping(payload) => self.answer_ping(&payload),
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.session.handle_pong(now.instant),
             Event::Close(close) => self.answer_close(close.as_ref(), now),
         }
     }

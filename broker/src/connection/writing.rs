@@ -2,7 +2,7 @@
 
 use std::task::Context;
 
-use tidegate_protocol::session::DropReason;
+use tidegate_protocol::session::{DropReason, Tag};
 
 use super::{Connection, Lane, PUMP_COUNT, Phase};
 use crate::broker::Now;
@@ -32,11 +32,11 @@ impl Connection {
         PUMP.with_borrow_mut(|(entries, frames)| {
             // While the socket takes nothing, what is queued stays where the policy can reach it.
             while self.outbox.blocked_since().is_none() {
-                if self.client.awaits_retained() {
-                    self.broker.pull_retained(&mut self.client, now.instant);
+                if self.client.awaits_more() {
+                    self.broker.pull(&mut self.client, now.instant);
                 }
                 let encoded = self.encode_some(entries, frames, now);
-                if !encoded && !self.client.awaits_retained() {
+                if !encoded && !self.client.awaits_more() {
                     return;
                 }
                 self.outbox.flush(now.instant);
@@ -60,13 +60,12 @@ impl Connection {
         let mut count = 0;
         while count < PUMP_COUNT {
             // Few at a time, since each acknowledged one may fill the window; they leave in one write.
-            self.outbox.take_for_session(entries, PUMP_COUNT - count, self.session.wants(), now.instant);
-            if entries.is_empty() {
-                break;
-            }
+            let (more, wants) = (PUMP_COUNT - count, self.session.wants());
+            let first = self.client.take_for_session(entries, more, wants, now.instant);
+            let Some(first) = first.filter(|_| !entries.is_empty()) else { break };
             count += entries.len();
-            for entry in entries.drain(..) {
-                self.encode(entry, frames, now);
+            for (entry, tag) in entries.drain(..).zip(first.0..) {
+                self.encode(entry, Tag(tag), frames, now);
             }
         }
         if count > 0 {
@@ -75,7 +74,7 @@ impl Connection {
         count > 0
     }
 
-    fn encode(&mut self, entry: Entry, frames: &mut Vec<Frame>, now: Now) {
+    fn encode(&mut self, entry: Entry, tag: Tag, frames: &mut Vec<Frame>, now: Now) {
         if entry.publication.is_expired(now.instant) {
             self.broker.metrics().dropped(DropReason::Expired, 1);
             return;
@@ -84,7 +83,6 @@ impl Connection {
             frames.push(takeover.prepared_frame(entry.publication.prepared(form)).into());
             return;
         }
-        let tag = self.client.next_tag();
         self.session.handle_delivery(entry.into_delivery(tag), now.instant);
         self.drain(&mut Lane::Data(frames), now);
     }

@@ -101,7 +101,7 @@ impl Pacer {
             self.bytes -= entry.size_bytes as usize;
             self.waiting -= 1;
             if entry.subscription.is_alive() {
-                self.open(key, now + entry.subscription.conflate.unwrap_or_default());
+                self.open(key, now + entry.subscription.conflate().unwrap_or_default());
                 return Some(entry);
             }
         }

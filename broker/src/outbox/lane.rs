@@ -93,6 +93,22 @@ impl Lane {
         before - self.live
     }
 
+    /// Takes out what `goes`, in order. Looks at the whole lane.
+    pub(crate) fn take_where(&mut self, goes: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        for slot in &mut self.slots {
+            if let Some(entry) = slot.take_if(|entry| goes(entry)) {
+                self.live -= 1;
+                self.bytes -= entry.size_bytes as usize;
+                taken.push(entry);
+            }
+        }
+        if !taken.is_empty() {
+            self.compact();
+        }
+        taken
+    }
+
     /// Bytes of the entry that [`Lane::remove_oldest_of`] would remove; 0 without one.
     pub(crate) fn oldest_size_of(&mut self, id: SubscriptionId) -> usize {
         let slot = self.oldest_slot_of(id);

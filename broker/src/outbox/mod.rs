@@ -5,7 +5,7 @@
 //! held over the system call and only ever tried for. Lock order: writer, then queue.
 
 mod conflate;
-mod lane;
+pub(crate) mod lane;
 mod notice;
 mod own;
 pub mod queue;
@@ -14,21 +14,23 @@ mod sync;
 pub mod writer;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{CloseReason, DataLane, DropReason, Lag, LagNotice, Wants};
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::prepared::Deflating;
 
+use self::lane::Lane;
 use self::queue::{Frame, Hold, Limits, Pushed, Queue, Rest, Signals, Taken};
 use self::sync::{AtomicBool, Mutex, fence, thread_local};
 use self::writer::{Socket, WriteLimits, Writer, Written};
 use crate::metrics::Metrics;
-use crate::subscription::{ENTRY_BYTES, Entry};
+use crate::subscription::{ENTRY_BYTES, Entry, Subscription};
 
 /// What all outboxes share.
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub struct Outbox {
     /// Somebody found the writer taken: its holder looks into the queue once more.
     again: AtomicBool,
     shared: Arc<Shared>,
+    /// Acknowledged deliveries that the session has and has not settled.
+    unsettled: AtomicU32,
     family: Family,
     client: u64,
 }
@@ -103,6 +107,7 @@ impl Outbox {
             writer: Mutex::new(Writer::new(socket, deflating)),
             again: AtomicBool::new(false),
             shared,
+            unsettled: AtomicU32::new(0),
             family,
             client,
         })
@@ -121,7 +126,8 @@ impl Outbox {
         let (pushed, must_flush, waker) = {
             let mut queue = self.queue.lock();
             let pushed = queue.push(entry, &self.shared.limits, now);
-            let must_flush = !matches!(pushed, Pushed::Closed | Pushed::Dropped(_)) && queue.touch();
+            let is_refused = matches!(pushed, Pushed::Closed | Pushed::Full | Pushed::Dropped(_));
+            let must_flush = !is_refused && queue.touch();
             self.left(queue.take_swept());
             (pushed, must_flush, queue.waker_if_signalled())
         };
@@ -181,6 +187,17 @@ impl Outbox {
                 return self.signal(Signals::SESSION);
             }
         }
+    }
+
+    /// Deliveries that wait for the client or for its acknowledgement.
+    pub fn pending(&self) -> usize {
+        let unsettled = usize::try_from(self.unsettled.load(Ordering::Relaxed)).unwrap_or(0);
+        self.queue.lock().messages() + unsettled
+    }
+
+    /// Whether deliveries are still taken.
+    pub fn is_open(&self) -> bool {
+        self.queue.lock().is_open()
     }
 
     /// Whether this publisher has to wait for room here. It is told by [`Signals::ROOM`].
@@ -253,9 +270,20 @@ impl Outbox {
     }
 
     fn write_taken(&self, writer: &mut Writer, taken: &mut Vec<Taken>, now: Instant) -> bool {
-        let deliveries = taken.iter().filter(|taken| matches!(taken, Taken::Entry(_))).count();
+        let (mut deliveries, mut payload_bytes) = (0, 0);
+        for taken in taken.iter() {
+            if let Taken::Entry(entry) = taken {
+                deliveries += 1;
+                payload_bytes += entry.publication.payload.len() as u64;
+            }
+        }
         let written = writer.write(taken, &self.shared.write);
-        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
+        if deliveries > 0 {
+            let counters = self.shared.metrics.family(self.family);
+            counters.messages_out.add(deliveries);
+            counters.websocket_messages_out.add(deliveries);
+            counters.payload_bytes_out.add(payload_bytes);
+        }
         self.after_write(writer, written, now)
     }
 
@@ -306,6 +334,47 @@ impl Outbox {
         self.queue.lock().set_client(packet_bytes_max, lag_notice);
     }
 
+    /// What is queued at QoS > 0 survives the end of the connection, for [`Outbox::take_acked`].
+    pub fn keep_acked(&self) {
+        self.queue.lock().keep_acked();
+    }
+
+    /// Takes the acknowledged deliveries that are queued. They are counted as queued still.
+    pub(crate) fn take_acked(&self) -> Vec<Entry> {
+        self.queue.lock().take_acked()
+    }
+
+    /// Takes those of one subscription; they are not counted any more.
+    pub(crate) fn take_acked_of(&self, subscription: &Arc<Subscription>) -> Vec<Entry> {
+        let taken = self.queue.lock().take_acked_of(subscription);
+        self.left(taken.len());
+        taken
+    }
+
+    /// Moves deliveries from `backlog` into the queue while that is below half of its mark; those of ended
+    /// subscriptions and expired ones are left out. Gives how many were moved.
+    pub(crate) fn feed(&self, backlog: &mut Lane, now: Instant) -> usize {
+        let mut queue = self.queue.lock();
+        let moved = queue.feed(backlog, &self.shared.limits, now);
+        self.count_expired(&mut queue);
+        moved
+    }
+
+    /// Messages were dropped while the client was away.
+    pub(crate) fn note_lost(&self, count: u64) {
+        self.queue.lock().note_lost(count);
+    }
+
+    /// A delivery to this client was dropped elsewhere.
+    pub(crate) fn note_drop(&self, entry: &Entry) {
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.note_drop(entry);
+            queue.waker_if_signalled()
+        };
+        wake(waker);
+    }
+
     /// Every data frame goes through the owner from now on (context takeover).
     pub fn set_owner_encodes(&self) {
         self.queue.lock().set_owner_encodes();
@@ -344,6 +413,7 @@ impl Outbox {
 
     /// Takes deliveries that need the session; others only push until [`Outbox::put_back`].
     pub fn take_for_session(&self, into: &mut Vec<Entry>, count: usize, wants: Wants, now: Instant) {
+        let first = into.len();
         let waiters = {
             let mut queue = self.queue.lock();
             let before = queue.messages();
@@ -353,19 +423,34 @@ impl Outbox {
             if !into.is_empty() {
                 queue.hold(Hold::Popped);
             }
+            let acked = into.iter().filter(|entry| entry.qos > QoS::AtMostOnce).count();
+            self.unsettled.fetch_add(u32::try_from(acked).unwrap_or(0), Ordering::Relaxed);
             queue.waiters_if_room(&self.shared.limits, now)
         };
+        let payload_bytes: usize = into.iter().skip(first).map(|entry| entry.publication.payload.len()).sum();
+        if payload_bytes > 0 {
+            self.shared.metrics.family(self.family).payload_bytes_out.add(payload_bytes as u64);
+        }
         wake_publishers(&waiters);
+    }
+
+    /// The session has settled an acknowledged delivery.
+    pub fn note_settled(&self) {
+        // Settled twice, or never counted: the number is a hint for `least_pending` and may be off.
+        let _ =
+            self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
     }
 
     /// Puts the bytes of taken deliveries in their place and lets others write again.
     pub fn put_back(&self, frames: &mut Vec<Frame>, deliveries: usize) {
+        let counters = self.shared.metrics.family(self.family);
+        counters.messages_out.add(deliveries as u64);
+        counters.websocket_messages_out.add(frames.len() as u64);
         let mut queue = self.queue.lock();
         for frame in frames.drain(..) {
             queue.push_encoded(frame);
         }
         queue.release(Hold::Popped);
-        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
     }
 
     /// What was lost since the last call. With a result, ask again after [`queue::LAG_INTERVAL`].
@@ -496,7 +581,7 @@ impl Pushed {
         match self {
             Self::Queued | Self::HalfFull | Self::OverMark => 1,
             Self::Made(_, count) => 1 - isize::try_from(count).unwrap_or(isize::MAX),
-            Self::Dropped(_) | Self::Closed => 0,
+            Self::Dropped(_) | Self::Full | Self::Closed => 0,
         }
     }
 }

@@ -40,6 +40,13 @@ impl Notice {
         }
     }
 
+    /// Drops of which only the number is known.
+    pub(crate) fn count_lost(&mut self, count: u64) {
+        if self.kind != LagNotice::Silent {
+            self.lag.get_or_insert_default().dropped += count;
+        }
+    }
+
     pub(crate) fn count_conflated(&mut self) {
         if self.kind != LagNotice::Silent {
             self.lag.get_or_insert_default().conflated += 1;

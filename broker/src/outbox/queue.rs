@@ -2,7 +2,7 @@
 //!
 //! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::notice::Notice;
 use super::own::Own;
 use super::room::Room;
 pub use super::room::SLOW_WINDOW;
-use crate::subscription::Entry;
+use crate::subscription::{Entry, Subscription, Target};
 
 /// `[queue]`: the marks of one client.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub enum Pushed {
     Made(DropReason, usize),
     /// Not queued.
     Dropped(DropReason),
+    /// Not queued, and not lost: the client's mailbox has room.
+    Full,
     /// The client is gone or going.
     Closed,
 }
@@ -183,6 +185,8 @@ pub(crate) struct Queue {
     blocked_since: Option<Instant>,
     /// Every data frame goes through the owner (context takeover).
     owner_encodes: bool,
+    /// The acknowledged lane belongs to somebody who comes for it after the end.
+    keeps_acked: bool,
     wants: Wants,
     packet_bytes_max: usize,
     phase: Phase,
@@ -210,6 +214,7 @@ impl Queue {
             swept: 0,
             blocked_since: None,
             owner_encodes: false,
+            keeps_acked: false,
             wants: Wants { input: true, qos0: true, acked: true },
             packet_bytes_max: usize::MAX,
             phase: Phase::Open,
@@ -233,6 +238,10 @@ impl Queue {
         self.owner_encodes = true;
     }
 
+    pub(crate) fn keep_acked(&mut self) {
+        self.keeps_acked = true;
+    }
+
     /// A subscription has ended; what is queued for it neither counts nor is sent.
     pub(crate) fn note_dead(&mut self) {
         self.has_dead = self.messages() > 0;
@@ -252,7 +261,7 @@ impl Queue {
         if entry.qos != QoS::AtMostOnce {
             return self.append(entry, limits, now);
         }
-        match entry.subscription.conflate {
+        match entry.subscription.conflate() {
             None => self.append(entry, limits, now),
             Some(Duration::ZERO) => self.replace_or_append(entry, limits, now),
             Some(interval) => self.pace(entry, interval, limits, now),
@@ -314,6 +323,32 @@ impl Queue {
         let older = self.pacer.as_mut().and_then(|pacer| pacer.remove_feed(&entry));
         self.enqueue(entry);
         if older.is_some() { self.conflated() } else { Pushed::Queued }
+    }
+
+    /// Moves from `backlog` what fits into half of the mark. Gives how many.
+    pub(crate) fn feed(&mut self, backlog: &mut Lane, limits: &Limits, now: Instant) -> usize {
+        let mut moved = 0;
+        while self.is_open()
+            && self.is_below_half(limits)
+            && let Some(entry) = backlog.pop_front_if(|_| true)
+        {
+            if entry.publication.is_expired(now) {
+                self.expired += 1;
+            } else if entry.subscription.is_alive() {
+                self.enqueue(entry);
+                moved += 1;
+            }
+        }
+        moved
+    }
+
+    pub(crate) fn take_acked(&mut self) -> Vec<Entry> {
+        self.acked.take().map(|mut acked| acked.take_where(|_| true)).unwrap_or_default()
+    }
+
+    pub(crate) fn take_acked_of(&mut self, subscription: &Arc<Subscription>) -> Vec<Entry> {
+        let of = |entry: &Entry| Arc::ptr_eq(&entry.subscription, subscription);
+        self.acked.as_mut().map(|acked| acked.take_where(of)).unwrap_or_default()
     }
 
     /// Moves paced deliveries whose turn has come into the lane. Gives the number of older ones that they replace.
@@ -420,6 +455,10 @@ impl Queue {
 
     /// The incoming entry's subscription decides (DESIGN §6).
     fn overflow(&mut self, entry: Entry, limits: &Limits, put: fn(&mut Self, Entry)) -> Pushed {
+        let is_kept = entry.qos > QoS::AtMostOnce && matches!(entry.subscription.target, Target::Mailbox(_));
+        if is_kept {
+            return Pushed::Full;
+        }
         match entry.subscription.policy(entry.qos) {
             Overflow::DropNewest => self.dropped(&entry, DropReason::Newest),
             Overflow::Conflate if self.conflates_in_place(&entry, limits) => {
@@ -766,6 +805,9 @@ impl Queue {
     }
 
     fn clear_acked(&mut self) -> usize {
+        if self.keeps_acked {
+            return 0;
+        }
         self.acked.take().map_or(0, |acked| acked.len())
     }
 
@@ -877,6 +919,12 @@ impl Queue {
     /// Counts a drop that was decided elsewhere (memory of the whole broker).
     pub(crate) fn note_drop(&mut self, entry: &Entry) {
         self.notice.count_dropped(entry);
+        self.signal_lag();
+    }
+
+    /// Drops that happened while the client was away.
+    pub(crate) fn note_lost(&mut self, count: u64) {
+        self.notice.count_lost(count);
         self.signal_lag();
     }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use tidegate_protocol::session::{Copies, SubscriptionId};
+use tidegate_protocol::session::Copies;
 
 use super::Member;
 use super::subscribers::Subscribers;
@@ -21,8 +22,8 @@ pub struct Target<M> {
     /// The subscription that it is for. Of several it is the one with the highest QoS, then the lowest id; its
     /// settings count.
     pub member: M,
-    /// The client's other matching subscriptions, in order of their ids ([`Copies::PerClient`]).
-    pub also: Option<Arc<[SubscriptionId]>>,
+    /// The identifiers of the client's other matching subscriptions, in order ([`Copies::PerClient`]).
+    pub also: Option<Arc<[NonZeroU32]>>,
 }
 
 impl<M> Matched<M> {
@@ -89,7 +90,7 @@ fn one_copy_per_client<M: Member>(all: Vec<Target<M>>) -> Vec<Target<M>> {
     let mut merged: Vec<Target<M>> = Vec::with_capacity(all.len());
     let mut places: HashMap<u64, usize, RandomState> =
         HashMap::with_capacity_and_hasher(all.len(), RandomState::new());
-    let mut others: HashMap<usize, Vec<SubscriptionId>, RandomState> = HashMap::default();
+    let mut others: HashMap<usize, Vec<NonZeroU32>, RandomState> = HashMap::default();
     for mut target in all {
         let place = match target.member.copies() {
             Copies::PerSubscription => None,
@@ -108,13 +109,15 @@ fn one_copy_per_client<M: Member>(all: Vec<Target<M>>) -> Vec<Target<M>> {
         if prevails(&target.member, &held.member) {
             std::mem::swap(held, &mut target);
         }
-        others.entry(place).or_default().push(target.member.subscription());
-    }
-    for (place, mut ids) in others {
-        ids.sort_unstable();
-        if let Some(target) = merged.get_mut(place) {
-            target.also = Some(ids.into());
+        if let Some(identifier) = target.member.identifier() {
+            others.entry(place).or_default().push(identifier);
         }
+    }
+    for (place, mut identifiers) in others {
+        let Some(target) = merged.get_mut(place) else { continue };
+        // One that stands for several subscriptions stands here as often (MQTT 5 §3.3.4).
+        identifiers.sort_unstable();
+        target.also = Some(identifiers.into());
     }
     merged
 }

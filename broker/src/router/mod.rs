@@ -14,9 +14,11 @@ mod cache;
 mod exact;
 mod generation;
 mod matched;
+pub mod shared;
 mod subscribers;
 mod wildcard;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,6 +46,8 @@ pub trait Member: Clone + Send + Sync + 'static {
     fn qos(&self) -> QoS;
     /// How it goes together with other matching subscriptions of its client.
     fn copies(&self) -> Copies;
+    /// What its client calls it in MQTT 5, if it does.
+    fn identifier(&self) -> Option<NonZeroU32>;
 }
 
 /// The topic tables. One for the whole broker; every method may be called from any thread.

@@ -1,5 +1,7 @@
 //! The simplest member, for the tests of this room.
 
+use std::num::NonZeroU32;
+
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{Copies, SubscriptionId};
 
@@ -29,5 +31,9 @@ impl Member for Mark {
 
     fn copies(&self) -> Copies {
         Copies::PerClient
+    }
+
+    fn identifier(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.1)
     }
 }

@@ -193,19 +193,11 @@ impl Codec {
 
     /// A filter that is one by the standard, and perhaps above our own limits.
     fn filter(&self, field: &mut Field<'_>) -> Decoded<Result<TopicFilter, TopicError>> {
-        let text = field.name()?;
-        let filter = match TopicFilter::parse(text, &self.limits.topic) {
-            Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => {
-                return Ok(Err(error));
-            }
-            parsed => parsed?,
-        };
-        if !is_shared_form(text) {
-            return Err(DecodeError::Protocol(
-                "a shared subscription is $share/{name}/{filter} [MQTT-4.8.2-2]",
-            ));
+        match TopicFilter::parse(field.name()?, &self.limits.topic) {
+            Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => Ok(Err(error)),
+            Err(error) => Err(error.into()),
+            Ok(filter) => Ok(Ok(filter)),
         }
-        Ok(Ok(filter))
     }
 
     fn decode_suback(&self, field: &mut Field<'_>) -> Decoded<SubAck> {
@@ -300,12 +292,6 @@ const FILTERS_MAX: usize = 16_384;
 
 const fn check_filter_count(count: usize) -> Decoded<()> {
     if count >= FILTERS_MAX { Err(DecodeError::Filters { limit: FILTERS_MAX }) } else { Ok(()) }
-}
-
-/// Whether a filter with the prefix of shared subscriptions names a group and a filter [MQTT-4.8.2-1].
-fn is_shared_form(text: &str) -> bool {
-    let Some(shared) = text.strip_prefix("$share/") else { return true };
-    shared.split_once('/').is_some_and(|(name, filter)| !matches!(name, "" | "+") && !filter.is_empty())
 }
 
 fn check_connect_flags(version: Version, flags: u8) -> Decoded<()> {

@@ -25,10 +25,12 @@ pub static MQTT5_RETAINED: Form =
     Form { slot: 3, lacks_expiry: true, encode: |publication| publish(publication, Version::V5, true) };
 
 /// The forms for subscribers of a version.
-pub(super) const fn of_version(version: Version) -> Forms {
+pub(super) const fn of_version(version: Version) -> &'static Forms {
+    static MQTT3: Forms = Forms { live: &MQTT3_LIVE, retained: &MQTT3_RETAINED };
+    static MQTT5: Forms = Forms { live: &MQTT5_LIVE, retained: &MQTT5_RETAINED };
     match version {
-        Version::V3_1 | Version::V3_1_1 => Forms { live: &MQTT3_LIVE, retained: &MQTT3_RETAINED },
-        Version::V5 => Forms { live: &MQTT5_LIVE, retained: &MQTT5_RETAINED },
+        Version::V3_1 | Version::V3_1_1 => &MQTT3,
+        Version::V5 => &MQTT5,
     }
 }
 

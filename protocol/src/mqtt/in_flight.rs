@@ -1,44 +1,58 @@
-//! Deliveries that wait for the client's acknowledgement, by packet identifier.
+//! Deliveries whose exchange with the client is not over, by packet identifier.
 //!
-//! Knows no packet. Spec: OASIS MQTT 5.0 §2.2.1, §4.3.2, §4.9.
+//! Knows no packet. Spec: OASIS MQTT 5.0 §2.2.1, §4.3, §4.9.
 
 use crate::session::Tag;
 
-/// The deliveries in flight, oldest first.
+/// The exchanges under way, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    deliveries: Vec<(u16, Tag)>,
+    exchanges: Vec<Exchange>,
     /// The identifier assigned last; 0 before the first.
     last: u16,
-    /// Every identifier has been assigned once.
+    /// Every identifier has been assigned once, or may have been on an earlier connection.
     has_wrapped: bool,
 }
 
-/// What an identifier in an acknowledgement refers to.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    id: u16,
+    awaits: Awaits,
+    tag: Tag,
+}
+
+/// What an exchange waits for.
+///
+/// ```text
+///  QoS 1  PubAck ─PUBACK─▶ over
+///  QoS 2  PubRec ─PUBREC─▶ Record ─Reply::Received─▶ PubComp ─PUBCOMP─▶ over
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Acknowledged {
-    /// A delivery in flight, taken out.
-    Delivery(Tag),
-    /// One that is settled already.
-    Late,
-    /// None of this session.
-    NeverAssigned,
+pub(super) enum Awaits {
+    /// PUBLISH at QoS 1 was sent.
+    PubAck,
+    /// PUBLISH at QoS 2 was sent.
+    PubRec,
+    /// The broker is to keep in mind that PUBREC came.
+    Record,
+    /// PUBREL was sent.
+    PubComp,
 }
 
 impl InFlight {
     pub(super) fn len(&self) -> usize {
-        self.deliveries.len()
+        self.exchanges.len()
     }
 
     /// The identifier for the next delivery: not 0 and not in use [MQTT-2.2.1-4]. `None` when all are.
     pub(super) fn next_id(&self) -> Option<u16> {
-        if self.deliveries.len() >= usize::from(u16::MAX) {
+        if self.exchanges.len() >= usize::from(u16::MAX) {
             return None;
         }
         let mut id = self.last;
-        for _ in 0..=self.deliveries.len() {
+        for _ in 0..=self.exchanges.len() {
             id = if id == u16::MAX { 1 } else { id + 1 };
-            if !self.contains(id) {
+            if self.position(id).is_none() {
                 return Some(id);
             }
         }
@@ -46,31 +60,54 @@ impl InFlight {
     }
 
     /// Enters a delivery under an identifier from [`InFlight::next_id`].
-    pub(super) fn insert(&mut self, id: u16, tag: Tag) {
+    pub(super) fn insert(&mut self, id: u16, tag: Tag, awaits: Awaits) {
         self.has_wrapped |= id < self.last;
         self.last = id;
-        self.deliveries.push((id, tag));
+        self.exchanges.push(Exchange { id, awaits, tag });
     }
 
-    /// Takes a delivery out.
-    pub(super) fn acknowledge(&mut self, id: u16) -> Acknowledged {
-        // Clients acknowledge in order [MQTT-4.6.0-2], so this is nearly always the first one.
-        if let Some(position) = self.deliveries.iter().position(|(in_flight, _)| *in_flight == id) {
-            let (_, tag) = self.deliveries.remove(position);
-            if self.deliveries.is_empty() {
-                self.deliveries = Vec::new();
+    /// Enters a delivery of an earlier connection. Identifiers go on behind it.
+    pub(super) fn restore(&mut self, id: u16, tag: Tag, awaits: Awaits) {
+        self.last = id;
+        self.exchanges.push(Exchange { id, awaits, tag });
+    }
+
+    /// The session is older than this connection: any identifier may have been assigned before.
+    pub(super) fn forget_what_was_assigned(&mut self) {
+        self.has_wrapped = true;
+    }
+
+    /// The exchange under this identifier.
+    pub(super) fn find(&self, id: u16) -> Option<(Awaits, Tag)> {
+        let exchange = self.exchanges.get(self.position(id)?)?;
+        Some((exchange.awaits, exchange.tag))
+    }
+
+    /// The exchange has come further.
+    pub(super) fn advance(&mut self, id: u16, awaits: Awaits) {
+        if let Some(exchange) = self.position(id).and_then(|position| self.exchanges.get_mut(position)) {
+            exchange.awaits = awaits;
+        }
+    }
+
+    /// The exchange is over.
+    pub(super) fn remove(&mut self, id: u16) {
+        if let Some(position) = self.position(id) {
+            self.exchanges.remove(position);
+            if self.exchanges.is_empty() {
+                self.exchanges = Vec::new();
             }
-            return Acknowledged::Delivery(tag);
-        }
-        if self.has_wrapped || (1..=self.last).contains(&id) {
-            Acknowledged::Late
-        } else {
-            Acknowledged::NeverAssigned
         }
     }
 
-    pub(super) fn contains(&self, id: u16) -> bool {
-        self.deliveries.iter().any(|(in_flight, _)| *in_flight == id)
+    /// Whether an identifier without an exchange may be that of one that is over.
+    pub(super) fn was_assigned(&self, id: u16) -> bool {
+        self.has_wrapped || (1..=self.last).contains(&id)
+    }
+
+    // Clients acknowledge in order [MQTT-4.6.0-2], so this is nearly always the first one.
+    fn position(&self, id: u16) -> Option<usize> {
+        self.exchanges.iter().position(|exchange| exchange.id == id)
     }
 }
 
@@ -81,12 +118,13 @@ mod tests {
     #[test]
     fn identifiers_do_not_collide_when_they_wrap() {
         let mut in_flight = InFlight::default();
-        in_flight.insert(1, Tag(0));
+        in_flight.insert(1, Tag(0), Awaits::PubAck);
         for round in 0..70_000u64 {
             let id = in_flight.next_id().unwrap();
             assert!(id > 1, "0 is no identifier and 1 is in use");
-            in_flight.insert(id, Tag(round));
-            assert_eq!(in_flight.acknowledge(id), Acknowledged::Delivery(Tag(round)));
+            in_flight.insert(id, Tag(round), Awaits::PubRec);
+            assert_eq!(in_flight.find(id), Some((Awaits::PubRec, Tag(round))));
+            in_flight.remove(id);
         }
         assert_eq!(in_flight.len(), 1);
     }
@@ -94,16 +132,18 @@ mod tests {
     #[test]
     fn tells_late_from_never() {
         let mut in_flight = InFlight::default();
-        in_flight.insert(1, Tag(7));
-        assert_eq!(in_flight.acknowledge(2), Acknowledged::NeverAssigned);
-        assert_eq!(in_flight.acknowledge(1), Acknowledged::Delivery(Tag(7)));
-        assert_eq!(in_flight.acknowledge(1), Acknowledged::Late);
+        in_flight.insert(1, Tag(7), Awaits::PubAck);
+        in_flight.remove(1);
+        assert!(in_flight.was_assigned(1) && !in_flight.was_assigned(2));
+        in_flight.forget_what_was_assigned();
+        assert!(in_flight.was_assigned(2));
     }
 
     #[test]
     fn has_no_identifier_left_when_all_are_in_use() {
-        let deliveries = (1..=u16::MAX).map(|id| (id, Tag(0))).collect();
-        let in_flight = InFlight { deliveries, ..InFlight::default() };
+        let exchange = |id| Exchange { id, awaits: Awaits::PubAck, tag: Tag(0) };
+        let exchanges = (1..=u16::MAX).map(exchange).collect();
+        let in_flight = InFlight { exchanges, ..InFlight::default() };
         assert_eq!(in_flight.next_id(), None);
     }
 }

@@ -4,9 +4,11 @@
 //!   packet, property, reason   what there is to say
 //!   codec, decode, encode      bytes to packets and back
 //!   forms                      PUBLISH as all receivers share it
+//!   in_flight, aliases         what both ends keep in mind about packets
 //!   session                    one client's state
 //! ```
 
+mod aliases;
 mod codec;
 mod decode;
 mod encode;
@@ -18,6 +20,7 @@ mod property;
 mod reason;
 mod session;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::codec::{Codec, DecodeError, Limits, Role};
@@ -28,7 +31,7 @@ use crate::session::Session;
 use crate::topic::TopicLimits;
 
 /// The operator's settings.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `mqtt.versions`
     pub versions: Versions,
@@ -38,7 +41,8 @@ pub struct Settings {
     pub receive_maximum: u16,
     /// `mqtt.max_inflight`: deliveries to a client that may wait for its acknowledgement; not 0.
     pub max_inflight: u16,
-    /// `mqtt.topic_alias_maximum`: aliases that a client may set; each keeps one topic.
+    /// `mqtt.topic_alias_maximum`: aliases that a client may set, and those that it is sent if it takes as many;
+    /// each keeps one topic.
     pub topic_alias_maximum: u16,
     /// `mqtt.retain`
     pub is_retain_available: bool,
@@ -52,7 +56,9 @@ pub struct Settings {
     pub keepalive_max: Option<Duration>,
     /// `mqtt.keepalive_multiplier`; the standard says 1.5.
     pub keepalive_multiplier: f64,
-    /// `mqtt.connect_timeout`: from the upgrade to a whole CONNECT.
+    /// `mqtt.pong_counts_as_alive`: for pages in background tabs, whose timers browsers hold back.
+    pub pong_counts_as_alive: bool,
+    /// `mqtt.connect_timeout`: from the upgrade to a whole CONNECT, and to the client's last AUTH before CONNACK.
     pub connect_timeout: Duration,
     /// `mqtt.max_subscriptions`
     pub subscriptions_max: usize,
@@ -60,6 +66,9 @@ pub struct Settings {
     pub user_properties_max: usize,
     /// Bytes of a client identifier.
     pub client_id_bytes_max: usize,
+    /// `mqtt.response_information`: with the client identifier behind it, where a client that asks is to have its
+    /// answers sent. `None`: clients are told nothing.
+    pub response_information: Option<Arc<str>>,
 }
 
 /// Which versions are spoken.
@@ -87,7 +96,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             versions: Versions { v3_1: true, v3_1_1: true, v5: true },
-            max_qos: QoS::AtLeastOnce,
+            max_qos: QoS::ExactlyOnce,
             receive_maximum: 256,
             max_inflight: 64,
             topic_alias_maximum: 16,
@@ -97,10 +106,12 @@ impl Default for Settings {
             packet_bytes_max_preauth: 64 * 1024,
             keepalive_max: Some(Duration::from_secs(20 * 60)),
             keepalive_multiplier: 1.5,
+            pong_counts_as_alive: false,
             connect_timeout: Duration::from_secs(10),
             subscriptions_max: 1000,
             user_properties_max: 100,
             client_id_bytes_max: 256,
+            response_information: None,
         }
     }
 }
@@ -108,5 +119,5 @@ impl Default for Settings {
 /// Begins a session. A bearer credential counts when CONNECT brings none of its own.
 #[must_use]
 pub fn open(bearer: Option<Box<str>>, settings: &Settings, now: Instant) -> Box<dyn Session> {
-    Box::new(session::MqttSession::new(bearer, *settings, now))
+    Box::new(session::MqttSession::new(bearer, settings.clone(), now))
 }

@@ -113,15 +113,22 @@ impl ReasonCode {
     #[must_use]
     pub fn of_refusal(refusal: &Refusal, answer: PacketType) -> Self {
         let code = match refusal {
+            // DISCONNECT has but one word for them.
+            Refusal::BadCredentials | Refusal::BadMethod if answer == PacketType::Disconnect => {
+                Self::NOT_AUTHORIZED
+            }
             Refusal::BadCredentials => Self::BAD_USER_NAME_OR_PASSWORD,
-            Refusal::NotAuthorized => Self::NOT_AUTHORIZED,
+            Refusal::BadMethod => Self::BAD_AUTHENTICATION_METHOD,
+            Refusal::NotAuthorized | Refusal::Forbidden(_) => Self::NOT_AUTHORIZED,
             Refusal::BadClientId(_) => Self::CLIENT_IDENTIFIER_NOT_VALID,
             Refusal::BadTopic(_) if matches!(answer, PacketType::SubAck | PacketType::UnsubAck) => {
                 Self::TOPIC_FILTER_INVALID
             }
             Refusal::BadTopic(_) => Self::TOPIC_NAME_INVALID,
             Refusal::Quota { .. } => Self::QUOTA_EXCEEDED,
-            Refusal::Overloaded(_) if answer == PacketType::ConnAck => Self::SERVER_BUSY,
+            Refusal::Overloaded(_) if matches!(answer, PacketType::ConnAck | PacketType::Disconnect) => {
+                Self::SERVER_BUSY
+            }
             Refusal::Overloaded(_) => Self::QUOTA_EXCEEDED,
             Refusal::Unsupported(_) => Self::IMPLEMENTATION_SPECIFIC,
             Refusal::Internal => Self::UNSPECIFIED_ERROR,
@@ -249,7 +256,9 @@ mod tests {
     fn every_refusal_has_a_code_that_its_answer_may_carry() {
         let refusals = [
             Refusal::BadCredentials,
+            Refusal::BadMethod,
             Refusal::NotAuthorized,
+            Refusal::Forbidden(""),
             Refusal::BadClientId(""),
             Refusal::BadTopic(""),
             Refusal::Quota { name: "x", limit: 1 },
@@ -258,8 +267,14 @@ mod tests {
             Refusal::Internal,
         ];
         for refusal in &refusals {
-            for answer in [PacketType::ConnAck, PacketType::PubAck, PacketType::SubAck, PacketType::UnsubAck]
-            {
+            for answer in [
+                PacketType::ConnAck,
+                PacketType::PubAck,
+                PacketType::PubRec,
+                PacketType::SubAck,
+                PacketType::UnsubAck,
+                PacketType::Disconnect,
+            ] {
                 let code = ReasonCode::of_refusal(refusal, answer);
                 assert!(code.is_allowed_in(answer) && code.is_error(), "{refusal:?} in {answer:?}: {code:?}");
             }

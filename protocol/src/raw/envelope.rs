@@ -21,7 +21,8 @@ use super::{Encoding, Pinned, Settings};
 use crate::publication::{Publication, QoS};
 use crate::session::{
     CloseKind, CloseReason, Connect, Copies, DataLane, Delivery, Granted, Lag, Output, Publish, Reading,
-    Refusal, Reply, Request, RetainHandling, Session, Settlement, Subscribe, SubscriptionId, Token, Wants,
+    Refusal, Reply, Request, RetainHandling, Session, Settlement, Subscribe, SubscriptionId,
+    SubscriptionName, Token, Wants,
 };
 use crate::topic::TopicFilter;
 use crate::websocket::Message;
@@ -216,8 +217,10 @@ impl Envelope {
         self.next_subscription = self.next_subscription.wrapping_add(added);
         let forms = message_forms(self.encoding());
         let subscribes = filters.iter().map(|(filter, id)| Subscribe {
-            id: *id,
+            id: Some(*id),
             filter: filter.clone(),
+            group: None,
+            identifier: None,
             qos: QoS::AtMostOnce,
             forms: Some(forms),
             no_local: sub.no_local,
@@ -265,7 +268,7 @@ impl Envelope {
             return;
         };
         let (_, subscription) = self.subscriptions.swap_remove(at);
-        self.request(Request::Unsubscribe(vec![subscription]), Waiting::Unsub { id });
+        self.request(Request::Unsubscribe(vec![SubscriptionName::Id(subscription)]), Waiting::Unsub { id });
     }
 
     fn publish(&mut self, id: Option<Id>, publication: Publication) {

@@ -82,16 +82,19 @@ pub(super) enum Retained {
 
 impl PayloadForm {
     /// The shared forms of payload mode, which does not show a RETAIN flag.
-    pub(super) const fn forms(self, with_topic: bool) -> Forms {
-        let form = match (self, with_topic) {
-            (Self::Auto, false) => &AUTO,
-            (Self::Auto, true) => &AUTO_WITH_TOPIC,
-            (Self::Text, false) => &TEXT,
-            (Self::Text, true) => &TEXT_WITH_TOPIC,
-            (Self::Binary, false) => &BINARY,
-            (Self::Binary, true) => &BINARY_WITH_TOPIC,
-        };
-        Forms { live: form, retained: form }
+    pub(super) const fn forms(self, with_topic: bool) -> &'static Forms {
+        const fn both(form: &'static Form) -> Forms {
+            Forms { live: form, retained: form }
+        }
+        static PLAIN: [Forms; 3] = [both(&AUTO), both(&TEXT), both(&BINARY)];
+        static WITH_TOPIC: [Forms; 3] =
+            [both(&AUTO_WITH_TOPIC), both(&TEXT_WITH_TOPIC), both(&BINARY_WITH_TOPIC)];
+        let [auto, text, binary] = if with_topic { &WITH_TOPIC } else { &PLAIN };
+        match self {
+            Self::Auto => auto,
+            Self::Text => text,
+            Self::Binary => binary,
+        }
     }
 
     fn kind(self, publication: &Publication) -> MessageKind {
@@ -106,10 +109,12 @@ impl PayloadForm {
 }
 
 /// The shared forms of `msg`.
-pub(super) const fn message_forms(encoding: Encoding) -> Forms {
+pub(super) const fn message_forms(encoding: Encoding) -> &'static Forms {
+    static JSON: Forms = Forms { live: &JSON_LIVE, retained: &JSON_RETAINED };
+    static MESSAGE_PACK: Forms = Forms { live: &MESSAGE_PACK_LIVE, retained: &MESSAGE_PACK_RETAINED };
     match encoding {
-        Encoding::Json => Forms { live: &JSON_LIVE, retained: &JSON_RETAINED },
-        Encoding::MessagePack => Forms { live: &MESSAGE_PACK_LIVE, retained: &MESSAGE_PACK_RETAINED },
+        Encoding::Json => &JSON,
+        Encoding::MessagePack => &MESSAGE_PACK,
     }
 }
 

@@ -83,21 +83,27 @@ pub fn open(
     let query = Query::parse(query.unwrap_or_default(), settings).map_err(|error| error.to_string())?;
     match query.mode {
         Mode::Payload(_) if pinned != Pinned::Nothing => Err(QueryError::PinnedEnvelope.to_string()),
-        Mode::Payload(payload) => {
-            Ok(Box::new(payload::Payload::new(payload, connect(bearer, LagNotice::Silent), settings)))
-        }
-        Mode::Envelope => {
-            Ok(Box::new(envelope::Envelope::new(pinned, connect(bearer, LagNotice::Separate), settings)))
-        }
+        Mode::Payload(payload) => Ok(Box::new(payload::Payload::new(
+            payload,
+            connect(bearer, LagNotice::Silent, settings),
+            settings,
+        ))),
+        Mode::Envelope => Ok(Box::new(envelope::Envelope::new(
+            pinned,
+            connect(bearer, LagNotice::Separate, settings),
+            settings,
+        ))),
     }
 }
 
 /// Raw clients have no state that outlives them and no name of their own.
-fn connect(bearer: Option<Box<str>>, lag: LagNotice) -> Box<Connect> {
+fn connect(bearer: Option<Box<str>>, lag: LagNotice, settings: &Settings) -> Box<Connect> {
     Box::new(Connect {
         client_id: None,
         clean_start: true,
-        session_expiry: Duration::ZERO,
+        session_expiry: Some(Duration::ZERO),
+        subscriptions_max: settings.topics_max,
+        forms: None,
         credentials: bearer.map(Credentials::Token),
         will: None,
         packet_bytes_max: None,

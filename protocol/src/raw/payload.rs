@@ -128,8 +128,10 @@ impl Payload {
 
 fn subscribe(id: SubscriptionId, filter: &TopicFilter, setup: &PayloadOptions) -> Subscribe {
     Subscribe {
-        id,
+        id: Some(id),
         filter: filter.clone(),
+        group: None,
+        identifier: None,
         qos: QoS::AtMostOnce,
         forms: Some(setup.form.forms(setup.with_topic)),
         no_local: false,

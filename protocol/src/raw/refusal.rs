@@ -19,8 +19,8 @@ pub(super) enum Word {
 
 pub(super) const fn word(refusal: &Refusal) -> Word {
     match refusal {
-        Refusal::BadCredentials => Word::Unauthenticated,
-        Refusal::NotAuthorized => Word::Denied,
+        Refusal::BadCredentials | Refusal::BadMethod => Word::Unauthenticated,
+        Refusal::NotAuthorized | Refusal::Forbidden(_) => Word::Denied,
         Refusal::BadClientId(_) => Word::BadRequest,
         Refusal::BadTopic(_) => Word::BadTopic,
         Refusal::Quota { .. } => Word::TooMany,
@@ -38,7 +38,7 @@ pub(super) const fn may_retry(refusal: &Refusal) -> bool {
 /// How a connection ends whose CONNECT was refused.
 pub(super) const fn connect_close(refusal: &Refusal) -> CloseKind {
     match refusal {
-        Refusal::BadCredentials => CloseKind::AuthFailed,
+        Refusal::BadCredentials | Refusal::BadMethod => CloseKind::AuthFailed,
         // A limit met while connecting is one on connections.
         Refusal::Quota { .. } => CloseKind::TooManyConnections,
         other => request_close(other),
@@ -48,8 +48,8 @@ pub(super) const fn connect_close(refusal: &Refusal) -> CloseKind {
 /// How a connection in payload mode ends, which has no other word, when one of its requests was refused.
 pub(super) const fn request_close(refusal: &Refusal) -> CloseKind {
     match refusal {
-        Refusal::BadCredentials => CloseKind::AuthFailed,
-        Refusal::NotAuthorized => CloseKind::Denied,
+        Refusal::BadCredentials | Refusal::BadMethod => CloseKind::AuthFailed,
+        Refusal::NotAuthorized | Refusal::Forbidden(_) => CloseKind::Denied,
         Refusal::BadClientId(_) | Refusal::BadTopic(_) | Refusal::Unsupported(_) => CloseKind::BadRequest,
         Refusal::Quota { .. } => CloseKind::Policy,
         Refusal::Overloaded(_) => CloseKind::Overloaded,

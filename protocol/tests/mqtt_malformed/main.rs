@@ -12,7 +12,6 @@ mod connect;
 mod cuts;
 mod fixed_header;
 #[path = "../mqtt_support/mod.rs"]
-#[expect(dead_code, reason = "shared with tests that use more of it")]
 mod mqtt_support;
 mod properties;
 mod publish;

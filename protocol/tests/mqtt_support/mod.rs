@@ -1,19 +1,22 @@
 //! A conversation with one MQTT session: the test is both the client and the broker.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test helper may panic")]
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tidegate_protocol::mqtt::packet::{Connect, Packet, Publish, Version};
+use tidegate_protocol::mqtt::packet::{
+    Ack, Connect, Packet, Properties, Publish, ReasonCode, Subscribe, Subscription, Version,
+};
 use tidegate_protocol::mqtt::{self, Codec, Limits, Settings};
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    CloseReason, Connected, Delivery, Granted, Output, Published, Reply, Request, Session, SubscriptionId,
-    Tag, Token,
+    self, CloseKind, CloseReason, Connected, Delivery, Granted, Output, Published, Reply, Request,
+    RetainHandling, Session, SubscriptionId, Tag, Token,
 };
-use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::{Message, MessageKind};
 
 pub(crate) struct Conversation {
@@ -42,10 +45,15 @@ impl Conversation {
 
     /// Connected with these words; CONNACK is taken.
     pub(crate) fn connected(connect: Connect, settings: &Settings) -> Self {
+        Self::resumed(connect, settings, Connected::default())
+    }
+
+    /// The same, and the broker had this to say.
+    pub(crate) fn resumed(connect: Connect, settings: &Settings, connected: Connected) -> Self {
         let mut talk = Self::open(connect.version, settings);
         talk.say(&Packet::Connect(Box::new(connect)));
         let (token, Request::Connect(_)) = talk.request() else { panic!("CONNECT asks the broker") };
-        talk.reply(token, Reply::Connected(Box::default()));
+        talk.reply(token, Reply::Connected(Box::new(connected)));
         assert!(matches!(talk.hear(), Packet::ConnAck(_)));
         talk
     }
@@ -97,13 +105,47 @@ impl Conversation {
         self.requests.remove(0)
     }
 
-    /// SUBSCRIBE bytes, granted at `qos`; SUBACK is taken.
-    pub(crate) fn subscribe(&mut self, packet: &Packet, qos: QoS) -> SubscriptionId {
+    /// Nothing was said, asked or ended.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.packets.is_empty() && self.requests.is_empty() && self.closed.is_none()
+    }
+
+    /// The broker has taken the publish, and nobody or somebody gets it.
+    pub(crate) fn publish_taken(&mut self, matched: usize) {
+        let (token, Request::Publish(_)) = self.request() else { panic!("a publish asks the broker") };
+        self.reply(token, published(matched));
+    }
+
+    /// The broker has released what this PUBREL named.
+    pub(crate) fn released(&mut self, packet_id: u16, known: bool) {
+        let (token, Request::Release { packet_id: asked }) = self.request() else { panic!("PUBREL asks") };
+        assert_eq!(asked, packet_id);
+        self.reply(token, Reply::Released { packet_id, known });
+    }
+
+    /// The broker keeps in mind that PUBREC came.
+    pub(crate) fn recorded(&mut self, tag: u64) {
+        let (token, Request::Received { tag: asked }) = self.request() else { panic!("PUBREC asks") };
+        assert_eq!(asked, Tag(tag));
+        self.reply(token, Reply::Received { tag: Tag(tag) });
+    }
+
+    /// A delivery of one byte to topic `a`; `Assign` and PUBLISH are taken.
+    pub(crate) fn delivered(&mut self, qos: QoS, tag: u64) -> u16 {
+        self.deliver(delivery(message("a"), qos, tag));
+        let (_, Request::Assign { tag: assigned, packet_id }) = self.request() else { panic!("assigned") };
+        assert_eq!(assigned, Tag(tag));
+        assert_eq!(self.hear(), Packet::Publish(publish(qos, packet_id)));
+        packet_id
+    }
+
+    /// SUBSCRIBE, granted at `qos`; SUBACK is taken.
+    pub(crate) fn subscribe(&mut self, packet: &Packet, qos: QoS) -> Vec<session::Subscribe> {
         self.say(packet);
         let (token, Request::Subscribe(asked)) = self.request() else { panic!("SUBSCRIBE asks the broker") };
         self.reply(token, Reply::Subscribed(asked.iter().map(|_| Ok(Granted { qos })).collect()));
         assert!(matches!(self.hear(), Packet::SubAck(_)));
-        asked.first().unwrap().id
+        asked
     }
 
     fn drain(&mut self) {
@@ -157,18 +199,19 @@ pub(crate) fn publish(qos: QoS, packet_id: u16) -> Publish {
     }
 }
 
-pub(crate) fn delivery(
-    publication: Publication,
-    qos: QoS,
-    subscription: SubscriptionId,
-    tag: u64,
-) -> Delivery {
+/// One byte.
+pub(crate) fn message(name: &str) -> Publication {
+    Publication::new(topic(name), Bytes::from_static(b"x"))
+}
+
+pub(crate) fn delivery(publication: Publication, qos: QoS, tag: u64) -> Delivery {
     Delivery {
         publication: Arc::new(publication),
         qos,
         retain: false,
         is_retained: false,
-        subscription,
+        subscription: SubscriptionId(0),
+        identifier: None,
         also: None,
         tag: Tag(tag),
     }
@@ -182,6 +225,49 @@ pub(crate) fn connected() -> Reply {
     }))
 }
 
+pub(crate) fn ack(packet_id: u16) -> Ack {
+    Ack::new(packet_id, ReasonCode::SUCCESS)
+}
+
+pub(crate) fn not_found(packet_id: u16) -> Ack {
+    Ack::new(packet_id, ReasonCode::PACKET_IDENTIFIER_NOT_FOUND)
+}
+
 pub(crate) fn published(matched: usize) -> Reply {
     Reply::Published(Published { matched })
+}
+
+pub(crate) fn props(properties: Properties) -> Option<Box<Properties>> {
+    Some(Box::new(properties))
+}
+
+pub(crate) fn subscribe(filters: &[(&str, QoS)], identifier: Option<u32>) -> Packet {
+    let filters = filters
+        .iter()
+        .map(|(filter, qos)| Subscription {
+            filter: Ok(TopicFilter::parse(filter, &TopicLimits::STANDARD).unwrap()),
+            qos: *qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        })
+        .collect();
+    let properties = identifier
+        .map(|id| Box::new(Properties { subscription_identifiers: vec![id], ..Properties::default() }));
+    Packet::Subscribe(Subscribe { packet_id: 5, properties, filters })
+}
+
+/// The session ends: with DISCONNECT of this code in MQTT 5, without a word in 3.x.
+pub(crate) fn check_ends(mut talk: Conversation, reason: ReasonCode, kind: CloseKind) {
+    if talk.codec.version() == Some(Version::V5) {
+        match talk.hear() {
+            Packet::Disconnect(disconnect) => {
+                assert_eq!(disconnect.reason, reason);
+                assert!(disconnect.properties.unwrap().reason_string.is_some(), "the developer is told why");
+            }
+            packet => panic!("{packet:?} instead of DISCONNECT"),
+        }
+    }
+    assert!(talk.hears_nothing());
+    assert_eq!(talk.closed.unwrap().kind, kind);
 }

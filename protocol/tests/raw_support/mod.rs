@@ -133,6 +133,7 @@ impl Client {
             retain,
             is_retained: retain,
             subscription: SubscriptionId(1),
+            identifier: None,
             also: None,
             tag: Tag(1),
         };

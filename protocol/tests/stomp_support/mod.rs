@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
     Connected, Credentials, Delivery, Granted, Output, Published, Reply, Request, Session, SubscriptionId,
-    Tag, Token,
+    SubscriptionName, Tag, Token,
 };
 use tidegate_protocol::stomp::{self, Settings, Version};
 use tidegate_protocol::topic::{Topic, TopicLimits};
@@ -134,18 +134,23 @@ fn show_request(request: &Request) -> String {
                 None => "nobody".to_owned(),
                 Some(Credentials::Token(token)) => format!("token {token}"),
                 Some(Credentials::Password { user, password }) => format!("{user} {password:?}"),
+                Some(Credentials::Exchange { method, .. }) => panic!("STOMP knows no exchange: {method}"),
             };
             format!("connect {:?} {credentials} {:?}", connect.client_id, connect.lag)
         }
         Request::Subscribe(list) => {
             let [one] = list.as_slice() else { panic!("one subscription at a time") };
             let local = if one.no_local { " no-local" } else { "" };
-            format!("subscribe {} {} qos{}{local}", one.id.0, one.filter, one.qos as u8)
+            let Some(id) = one.id else { panic!("STOMP names subscriptions by id: {one:?}") };
+            format!("subscribe {} {} qos{}{local}", id.0, one.filter, one.qos as u8)
         }
-        Request::Unsubscribe(ids) => format!("unsubscribe {}", ids[0].0),
+        Request::Unsubscribe(names) => match names.as_slice() {
+            [SubscriptionName::Id(id)] => format!("unsubscribe {}", id.0),
+            names => panic!("STOMP names subscriptions by id: {names:?}"),
+        },
         Request::Publish(publish) => show_publication(&publish.publication),
         Request::Settle { tag, settlement } => format!("settle {} {settlement:?}", tag.0),
-        Request::Disconnect { will } => format!("disconnect {will:?}"),
+        Request::Disconnect { will, .. } => format!("disconnect {will:?}"),
         other => panic!("STOMP asks for no {other:?}"),
     }
 }
@@ -204,6 +209,7 @@ pub(crate) fn delivery(publication: Publication, qos: QoS, tag: u64) -> Delivery
         retain: false,
         is_retained: false,
         subscription: SubscriptionId(0),
+        identifier: None,
         also: None,
         tag: Tag(tag),
     }

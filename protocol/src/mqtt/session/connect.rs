@@ -4,43 +4,71 @@
 
 use std::time::Duration;
 
+use super::auth::Authentication;
 use super::publish::publication;
-use super::{CONNECT, End, Handled, MqttSession, Phase, reason_string};
+use super::send::reason_string;
+use super::{CONNECT, End, Handled, MqttSession, Phase};
+use crate::mqtt::aliases::ServerAliases;
+use crate::mqtt::forms;
 use crate::mqtt::packet::{self, ConnAck, Packet, PacketType, Properties, ReasonCode, Version};
 use crate::publication::QoS;
 use crate::session::{
     CloseReason, Connect, Connected, Credentials, LagNotice, Refusal, Reply, Request, Will,
 };
+use crate::topic::Topic;
 
-/// Between CONNECT and the broker's answer: what CONNACK has to repeat or correct.
+/// Between CONNECT and CONNACK: what CONNACK has to repeat or correct.
 pub(super) struct Connecting {
+    /// As the standard reads what the client said.
     session_expiry: Duration,
     server_keep_alive_s: Option<u16>,
+    /// Request Response Information.
+    wants_response_information: bool,
 }
 
 impl MqttSession {
-    pub(super) fn handle_connect(&mut self, connect: packet::Connect) -> Handled {
-        let properties = connect.properties.as_deref();
+    pub(super) fn handle_connect(&mut self, mut connect: packet::Connect) -> Handled {
         self.learn_limits(&connect);
         self.check_connect(&connect)?;
-        let session_expiry = session_expiry(&connect);
-        self.client.has_no_expiry = session_expiry.is_zero();
-        let server_keep_alive_s = self.set_keep_alive(connect.version, connect.keep_alive_s);
-        let packet_bytes_max = properties.and_then(|properties| properties.maximum_packet_size);
+        let properties = connect.properties.take().map(|properties| *properties).unwrap_or_default();
+        let session_expiry = session_expiry(&connect, &properties);
+        self.client.has_no_expiry = session_expiry.unwrap_or_default().is_zero();
+        let connecting = Connecting {
+            session_expiry: session_expiry.unwrap_or_default(), // §3.1.2.11.2
+            server_keep_alive_s: self.set_keep_alive(connect.version, connect.keep_alive_s),
+            wants_response_information: properties.request_response_information == Some(true),
+        };
         let will = connect.will.map(|will| self.will(will)).transpose()?;
-        let credentials = credentials(connect.user_name, connect.password, self.bearer.take());
+        let packet_bytes_max = properties.maximum_packet_size.and_then(|bytes| usize::try_from(bytes).ok());
+        let credentials = match properties.authentication_method {
+            // What else proves an identity is left to the exchange.
+            Some(method) => {
+                self.authentication = Some(Box::new(Authentication::new(method.clone())));
+                let data = properties.authentication_data.unwrap_or_default();
+                Some(Credentials::Exchange { method, data })
+            }
+            None => credentials(connect.user_name, connect.password, self.bearer.take()),
+        };
         let request = Connect {
             client_id: (!connect.client_id.is_empty()).then_some(connect.client_id),
             clean_start: connect.clean_start,
             session_expiry,
+            subscriptions_max: self.settings.subscriptions_max,
+            forms: self.shared_forms(),
             credentials,
             will,
-            packet_bytes_max: packet_bytes_max.and_then(|bytes| usize::try_from(bytes).ok()),
+            packet_bytes_max,
             lag: if connect.version == Version::V5 { LagNotice::WithNext } else { LagNotice::Silent },
         };
-        self.phase = Phase::Connecting(Box::new(Connecting { session_expiry, server_keep_alive_s }));
+        self.phase = Phase::Connecting(Box::new(connecting));
         self.request(CONNECT, Request::Connect(Box::new(request)));
         Ok(())
+    }
+
+    /// A client that takes topic aliases is to have them at QoS 0 too, and these are its own.
+    pub(super) fn shared_forms(&self) -> Option<&'static crate::session::Forms> {
+        let version = self.codec.version().unwrap_or(Version::V3_1_1);
+        self.aliases.is_none().then(|| forms::of_version(version))
     }
 
     /// What CONNACK has to keep to already.
@@ -51,6 +79,9 @@ impl MqttSession {
         }
         self.client.receive_maximum = properties.receive_maximum.unwrap_or(u16::MAX);
         self.client.wants_problems = properties.request_problem_information.unwrap_or(true);
+        // [MQTT-3.1.2-26]; absent or 0: none [MQTT-3.1.2-27].
+        let aliases = properties.topic_alias_maximum.unwrap_or(0).min(self.settings.topic_alias_maximum);
+        self.aliases = (aliases > 0).then(|| Box::new(ServerAliases::new(aliases)));
     }
 
     fn check_connect(&self, connect: &packet::Connect) -> Handled {
@@ -71,10 +102,6 @@ impl MqttSession {
         };
         if needs_id && id.is_empty() {
             return Err(End::new(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, "an empty client id"));
-        }
-        if connect.properties.as_ref().is_some_and(|properties| properties.authentication_method.is_some()) {
-            let detail = "enhanced authentication is not supported"; // [MQTT-4.12.0-1]
-            return Err(End::new(ReasonCode::BAD_AUTHENTICATION_METHOD, detail));
         }
         match &connect.will {
             Some(will) if will.qos > self.settings.max_qos => {
@@ -115,28 +142,38 @@ impl MqttSession {
         (version == Version::V5 && effective_s != asked_s).then_some(effective_s)
     }
 
-    pub(super) fn handle_connect_reply(&mut self, connecting: Connecting, reply: Reply) {
+    pub(super) fn handle_connect_reply(&mut self, connecting: Box<Connecting>, reply: Reply) {
         match reply {
-            Reply::Connected(connected) => self.accept(&connecting, &connected),
+            Reply::Connected(connected) => self.accept(&connecting, *connected),
+            Reply::Challenge(data) if self.authentication.is_some() => {
+                self.phase = Phase::Challenged(connecting);
+                self.send_auth(ReasonCode::CONTINUE_AUTHENTICATION, data);
+            }
             Reply::Refused(refusal) => self.refuse(&refusal),
             _ => self.refuse(&Refusal::Internal),
         }
     }
 
-    fn accept(&mut self, connecting: &Connecting, connected: &Connected) {
+    fn accept(&mut self, connecting: &Connecting, mut connected: Connected) {
         self.last_packet = self.now;
         self.codec.limits.packet_bytes_max = self.settings.packet_bytes_max;
-        let properties = self.is_v5().then(|| self.announcement(connecting, connected));
+        // One that the server gave by itself may be changed at the end.
+        self.client.has_no_expiry &= connected.session_expiry.is_zero();
+        let properties = self.is_v5().then(|| self.announcement(connecting, &mut connected));
         self.send(Packet::ConnAck(ConnAck {
-            session_present: connected.session_present,
+            session_present: connected.session_present, // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
             reason: ReasonCode::SUCCESS,
             properties,
         }));
+        if connected.session_present {
+            self.resume(connected.in_flight);
+        }
     }
 
     /// What this server does and does not (§3.2.2.3). Absent: available, or no limit.
-    fn announcement(&self, connecting: &Connecting, connected: &Connected) -> Box<Properties> {
+    fn announcement(&self, connecting: &Connecting, connected: &mut Connected) -> Box<Properties> {
         let settings = &self.settings;
+        let authentication_data = std::mem::take(&mut connected.authentication_data);
         let granted_s = u32::try_from(connected.session_expiry.as_secs()).unwrap_or(u32::MAX);
         Box::new(Properties {
             session_expiry_interval_s: (connected.session_expiry != connecting.session_expiry)
@@ -148,10 +185,26 @@ impl MqttSession {
             maximum_packet_size: u32::try_from(settings.packet_bytes_max).ok(),
             assigned_client_identifier: connected.is_assigned.then(|| Box::from(&*connected.client_id)), // [MQTT-3.2.2-16]
             topic_alias_maximum: (settings.topic_alias_maximum > 0).then_some(settings.topic_alias_maximum),
-            shared_subscription_available: Some(false),
-            server_keep_alive_s: connecting.server_keep_alive_s,
+            server_keep_alive_s: connecting.server_keep_alive_s, // [MQTT-3.2.2-21]
+            authentication_method: self
+                .authentication
+                .as_ref()
+                .map(|authentication| authentication.method.clone()), // [MQTT-4.12.0-5]
+            authentication_data: (!authentication_data.is_empty()).then_some(authentication_data),
+            response_information: connecting
+                .wants_response_information // [MQTT-3.1.2-28]
+                .then(|| self.response_information(&connected.client_id))
+                .flatten(),
             ..Properties::default()
         })
+    }
+
+    /// The client makes a topic name of it, so it is none that could not be the beginning of one.
+    fn response_information(&self, client_id: &str) -> Option<Box<str>> {
+        let prefix = self.settings.response_information.as_deref()?;
+        let information = format!("{prefix}{client_id}");
+        Topic::parse(&information, &self.settings.topic_limits).ok()?;
+        Some(information.into())
     }
 
     /// The broker said no.
@@ -193,18 +246,14 @@ impl MqttSession {
     }
 }
 
-/// In 3.x a session that is not clean has no end of its own.
-fn session_expiry(connect: &packet::Connect) -> Duration {
+/// `None` where it is left to the server. In 3.x a session that is not clean has no end of its own.
+fn session_expiry(connect: &packet::Connect, properties: &Properties) -> Option<Duration> {
     let seconds = match connect.version {
-        Version::V5 => connect
-            .properties
-            .as_ref()
-            .and_then(|properties| properties.session_expiry_interval_s)
-            .unwrap_or(0),
+        Version::V5 => properties.session_expiry_interval_s?,
         _ if connect.clean_start => 0,
         _ => u32::MAX,
     };
-    Duration::from_secs(seconds.into())
+    Some(Duration::from_secs(seconds.into()))
 }
 
 fn credentials(

@@ -1,41 +1,41 @@
-//! Publishes from the client: topic aliases, the request, PUBACK; and the packets of QoS 2 that refer to nothing.
+//! Publishes from the client: topic aliases, the window, the request, and the answers PUBACK, PUBREC and PUBCOMP.
 //!
-//! Spec: OASIS MQTT 5.0 §3.3–§3.7, §4.3.
+//! Spec: OASIS MQTT 5.0 §3.3–§3.7, §4.3, §4.9.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{End, Handled, IGNORED, MqttSession, reason_string};
+use super::send::reason_string;
+use super::{End, Handled, IGNORED, MqttSession, PUBLISH_QOS1, PUBLISH_QOS2, RELEASE};
+use crate::mqtt::aliases::ClientAliases;
 use crate::mqtt::packet::{self, Ack, Packet, PacketType, ReasonCode};
+use crate::packet_ids::PacketIds;
 use crate::publication::{Properties, Publication, QoS, compact};
-use crate::session::{Publish, Refusal, Reply, Request, Token};
+use crate::session::{Publish, Refusal, Reply, Request};
 use crate::topic::{Topic, TopicLimits};
 
-/// The topics that the client gave numbers to; sorted by number.
-#[derive(Debug, Default)]
-pub(super) struct Aliases(Vec<(u16, Topic)>);
-
-impl Aliases {
-    fn set(&mut self, alias: u16, topic: &Topic) {
-        match self.0.binary_search_by_key(&alias, |(known, _)| *known) {
-            Ok(position) => {
-                if let Some((_, known)) = self.0.get_mut(position) {
-                    *known = topic.clone();
-                }
-            }
-            Err(position) => self.0.insert(position, (alias, topic.clone())),
-        }
-    }
-
-    fn topic(&self, alias: u16) -> Option<&Topic> {
-        let position = self.0.binary_search_by_key(&alias, |(known, _)| *known).ok()?;
-        self.0.get(position).map(|(_, topic)| topic)
-    }
+/// What is kept in mind of the client's own publishes.
+#[derive(Default)]
+pub(super) struct Received {
+    aliases: ClientAliases,
+    /// At QoS 1, until their PUBACK is sent.
+    unacknowledged: u16,
+    /// At QoS 2, until their PUBCOMP is sent; in MQTT 5 alone, and of this connection alone.
+    incomplete: PacketIds,
+    /// Requests of exchanges in either direction that the broker has not answered.
+    pub(super) asked: u32,
 }
 
-/// Above every packet identifier, so that no token of a publish is one of another request.
-const ACKNOWLEDGED: u32 = 0x1_0000;
-
 impl MqttSession {
+    /// 3.x knows no Receive Maximum: it is slowed down instead, by what waits for the broker alone; what waits for
+    /// the client's PUBREL must not keep that PUBREL out. MQTT 5 has a margin, so that going beyond its window is
+    /// seen; it is stopped only by packets that no window counts.
+    pub(super) fn brakes(&self) -> bool {
+        let maximum = u32::from(self.settings.receive_maximum);
+        self.received.asked >= if self.is_v5() { 2 * maximum } else { maximum }
+    }
+
     pub(super) fn handle_publish(&mut self, publish: packet::Publish) -> Handled {
         let qos = publish.qos;
         if qos > self.settings.max_qos {
@@ -47,11 +47,7 @@ impl MqttSession {
                 "retain is not available [MQTT-3.2.2-14]",
             ));
         }
-        // [MQTT-3.3.4-9]; 3.x is braked before it comes to this.
-        if qos > QoS::AtMostOnce && self.outstanding >= self.settings.receive_maximum {
-            let detail = format!("more than {} unacknowledged publishes", self.settings.receive_maximum);
-            return Err(End::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, detail));
-        }
+        self.check_window(qos, publish.packet_id)?;
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
         let topic = self.resolve(publish.topic, alias)?;
         let expiry_s =
@@ -61,14 +57,43 @@ impl MqttSession {
         publication.qos = qos;
         publication.retain = publish.retain;
         publication.expires_at =
-            expiry_s.and_then(|seconds| self.now.checked_add(std::time::Duration::from_secs(seconds.into())));
-        let token = if qos == QoS::AtMostOnce {
-            IGNORED
-        } else {
-            self.outstanding += 1;
-            Token(ACKNOWLEDGED | u32::from(publish.packet_id))
+            expiry_s.and_then(|seconds| self.now.checked_add(Duration::from_secs(seconds.into())));
+        let packet_id = publish.packet_id;
+        match qos {
+            QoS::AtMostOnce => {
+                self.request(IGNORED, Request::Publish(Publish { publication, packet_id: None }));
+            }
+            QoS::AtLeastOnce => {
+                self.received.unacknowledged = self.received.unacknowledged.saturating_add(1);
+                let request = Request::Publish(Publish { publication, packet_id: None });
+                self.ask(PUBLISH_QOS1, packet_id, request);
+            }
+            // The broker knows by the identifier, not by DUP, whether it has the message [MQTT-4.3.3-10].
+            QoS::ExactlyOnce => {
+                if self.is_v5() {
+                    self.received.incomplete.insert(packet_id);
+                }
+                let request = Request::Publish(Publish { publication, packet_id: Some(packet_id) });
+                self.ask(PUBLISH_QOS2, packet_id, request);
+            }
+        }
+        Ok(())
+    }
+
+    /// [MQTT-3.3.4-7]: a repetition of what is in the window does not count twice.
+    fn check_window(&self, qos: QoS, packet_id: u16) -> Handled {
+        let received = &self.received;
+        let is_counted = match qos {
+            QoS::AtMostOnce => false,
+            QoS::AtLeastOnce => true,
+            QoS::ExactlyOnce => !received.incomplete.contains(packet_id),
         };
-        self.request(token, Request::Publish(Publish { publication, packet_id: None }));
+        let count = usize::from(received.unacknowledged) + received.incomplete.len();
+        let maximum = self.settings.receive_maximum;
+        if self.is_v5() && is_counted && count >= usize::from(maximum) {
+            let detail = format!("more than {maximum} publishes under way");
+            return Err(End::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, detail));
+        }
         Ok(())
     }
 
@@ -83,23 +108,23 @@ impl MqttSession {
             }
             (Some(topic), None) => Ok(topic),
             (Some(topic), Some(alias)) => {
-                self.aliases.set(alias, &topic);
+                self.received.aliases.set(alias, &topic);
                 Ok(topic)
             }
-            (None, Some(alias)) => self.aliases.topic(alias).cloned().ok_or_else(|| {
+            (None, Some(alias)) => self.received.aliases.topic(alias).cloned().ok_or_else(|| {
                 End::new(ReasonCode::PROTOCOL_ERROR, format!("topic alias {alias} was never set"))
             }),
             (None, None) => Err(End::new(ReasonCode::PROTOCOL_ERROR, "neither topic name nor topic alias")),
         }
     }
 
-    /// At QoS 0 there is nothing to tell: the broker has counted what it refused.
-    pub(super) fn handle_publish_reply(&mut self, token: Token, reply: Reply) {
-        if token.0 & ACKNOWLEDGED == 0 {
-            return;
+    /// `answer` is PUBACK or PUBREC. They leave in the order of the publishes [MQTT-4.6.0-2], [MQTT-4.6.0-3], since
+    /// the replies come in it.
+    pub(super) fn handle_publish_reply(&mut self, answer: PacketType, packet_id: u16, reply: Reply) {
+        self.note_answer();
+        if answer == PacketType::PubAck {
+            self.received.unacknowledged = self.received.unacknowledged.saturating_sub(1);
         }
-        let Ok(packet_id) = u16::try_from(token.0 & !ACKNOWLEDGED) else { return };
-        self.outstanding = self.outstanding.saturating_sub(1);
         match reply {
             Reply::Published(published) => {
                 let reason = if published.matched == 0 {
@@ -107,36 +132,59 @@ impl MqttSession {
                 } else {
                     ReasonCode::SUCCESS
                 };
-                self.send(Packet::PubAck(Ack::new(packet_id, reason)));
+                self.answer_publish(answer, Ack::new(packet_id, reason)); // [MQTT-4.3.2-4], [MQTT-4.3.3-8]
             }
-            Reply::Refused(refusal) => self.refuse_publish(packet_id, &refusal),
-            _ => self.refuse_publish(packet_id, &Refusal::Internal),
+            Reply::Refused(refusal) => self.refuse_publish(answer, packet_id, &refusal),
+            _ => self.refuse_publish(answer, packet_id, &Refusal::Internal),
         }
     }
 
-    fn refuse_publish(&mut self, packet_id: u16, refusal: &Refusal) {
-        let reason = ReasonCode::of_refusal(refusal, PacketType::PubAck);
-        let detail = refusal.to_string();
+    fn answer_publish(&mut self, answer: PacketType, ack: Ack) {
+        self.send(match answer {
+            PacketType::PubRec => Packet::PubRec(ack),
+            _ => Packet::PubAck(ack),
+        });
+    }
+
+    fn refuse_publish(&mut self, answer: PacketType, packet_id: u16, refusal: &Refusal) {
         if self.is_v5() {
-            let properties = reason_string(&detail);
-            self.send(Packet::PubAck(Ack { packet_id, reason, properties }));
+            // [MQTT-4.3.3-9]: an error in PUBREC ends the exchange.
+            self.received.incomplete.remove(packet_id);
+            let reason = ReasonCode::of_refusal(refusal, answer);
+            let properties = reason_string(&refusal.to_string());
+            self.answer_publish(answer, Ack { packet_id, reason, properties });
             return;
         }
         match refusal {
             // 3.1.1 [MQTT-3.3.5-2]: acknowledge or close; a client that may not publish would only come back.
-            Refusal::NotAuthorized | Refusal::BadTopic(_) => {
-                self.send(Packet::PubAck(Ack::new(packet_id, ReasonCode::SUCCESS)));
+            Refusal::NotAuthorized | Refusal::Forbidden(_) | Refusal::BadTopic(_) => {
+                self.answer_publish(answer, Ack::new(packet_id, ReasonCode::SUCCESS));
             }
             // An acknowledgement would claim that the message is safe.
-            _ => self.end(End::new(reason, detail)),
+            _ => self.end_by(refusal),
         }
     }
 
-    /// No publish waits for it at a maximum QoS of 1.
     pub(super) fn handle_pubrel(&mut self, ack: &Ack) -> Handled {
-        let reason = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND; // §4.3.3; 3.x has no word for it
-        self.send(Packet::PubComp(Ack::new(ack.packet_id, reason)));
+        let packet_id = ack.packet_id;
+        self.ask(RELEASE, packet_id, Request::Release { packet_id });
         Ok(())
+    }
+
+    pub(super) fn handle_release_reply(&mut self, packet_id: u16, reply: Reply) {
+        self.note_answer();
+        match reply {
+            // [MQTT-4.3.3-11]
+            Reply::Released { known, .. } => {
+                self.received.incomplete.remove(packet_id);
+                // 3.x has no word for an unknown one.
+                let reason =
+                    if known { ReasonCode::SUCCESS } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
+                self.send(Packet::PubComp(Ack::new(packet_id, reason)));
+            }
+            Reply::Refused(refusal) => self.end_by(&refusal),
+            _ => self.end_by(&Refusal::Internal),
+        }
     }
 }
 

@@ -45,7 +45,9 @@ pub(super) fn read(
     let connect = Connect {
         client_id: frame.header("client-id").map(Into::into),
         clean_start: true,
-        session_expiry: Duration::ZERO,
+        session_expiry: Some(Duration::ZERO),
+        subscriptions_max: settings.max_subscriptions,
+        forms: None,
         credentials,
         will: None,
         packet_bytes_max: None,

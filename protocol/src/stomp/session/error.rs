@@ -153,8 +153,8 @@ fn encode_error(
 /// Close codes for refusals (WIRE §5).
 const fn refusal_kind(refusal: &Refusal) -> CloseKind {
     match refusal {
-        Refusal::BadCredentials => CloseKind::AuthFailed,
-        Refusal::NotAuthorized => CloseKind::Denied,
+        Refusal::BadCredentials | Refusal::BadMethod => CloseKind::AuthFailed,
+        Refusal::NotAuthorized | Refusal::Forbidden(_) => CloseKind::Denied,
         Refusal::BadClientId(_) | Refusal::BadTopic(_) | Refusal::Unsupported(_) => CloseKind::BadRequest,
         Refusal::Quota { .. } => CloseKind::Policy,
         Refusal::Overloaded(_) => CloseKind::Overloaded,

@@ -23,7 +23,7 @@ use super::{FrameKind, Settings, Version};
 use crate::publication::{QoS, compact};
 use crate::session::{
     CloseKind, CloseReason, Connected, DataLane, Delivery, DropReason, Lag, Outgoing, Output, Publish,
-    Reading, Reply, Request, Session, Settlement, Token, Wants, WillFate,
+    Reading, Reply, Request, Session, Settlement, SubscriptionName, Token, Wants, WillFate,
 };
 use crate::websocket::{Message, MessageKind};
 
@@ -378,7 +378,10 @@ impl StompSession {
     fn unsubscribe(&mut self, frame: &Frame, version: Version) -> Result<(), SessionError> {
         let (id, settled) = self.subscriptions.unsubscribe(frame, version)?;
         self.settle(settled);
-        self.request(Request::Unsubscribe(vec![id]), Pending::Unsubscribe { receipt: receipt(frame) });
+        self.request(
+            Request::Unsubscribe(vec![SubscriptionName::Id(id)]),
+            Pending::Unsubscribe { receipt: receipt(frame) },
+        );
         Ok(())
     }
 
@@ -425,7 +428,7 @@ impl StompSession {
         let State::Leaving { receipt, .. } = &mut self.state else { return };
         let receipt = receipt.take();
         self.send_receipt(receipt.as_deref());
-        self.request_unanswered(Request::Disconnect { will: WillFate::Discard });
+        self.request_unanswered(Request::Disconnect { will: WillFate::Discard, session_expiry: None });
         self.close(CloseReason::normal(), DataLane::Drain);
     }
 

@@ -111,8 +111,10 @@ impl Subscriptions {
         let unacknowledged = BTreeMap::new();
         self.by_id.insert(id, Subscription { key, mode, prefetch, serial: 0, unacknowledged, constant });
         Ok(Subscribe {
-            id,
+            id: Some(id),
             filter,
+            group: None,
+            identifier: None,
             qos: if mode == AckMode::Auto { QoS::AtMostOnce } else { QoS::AtLeastOnce },
             forms: None,
             no_local,

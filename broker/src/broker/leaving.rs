@@ -1,0 +1,151 @@
+//! What a connection, a session or a delay leaves behind: wills, and messages for others of a group.
+
+use std::sync::Arc;
+
+use tidegate_protocol::session::{DropReason, Will};
+use tracing::info;
+
+use super::{Batch, Broker, Now};
+use crate::client::{Client, Standing};
+use crate::mailbox::{Detached, Mailbox};
+use crate::registry::Registry;
+use crate::subscription::Entry;
+
+/// Sessions that one turn of the timer's task deals with, before others get theirs.
+const DUE_MAX: usize = 64;
+
+impl Broker {
+    /// The connection has ended. Its will is published unless it said goodbye, or waits for its delay with the
+    /// session. Does nothing the second time.
+    pub fn leave(&self, client: &mut Client, now: Now, batch: &mut Batch) {
+        if client.is_connected() {
+            self.metrics.clients.sub(1);
+        }
+        client.standing = Standing::Unknown;
+        let key = client.key();
+        let will = client.will.take();
+        match client.mailbox.take() {
+            Some(mailbox) => self.leave_session(client, &mailbox, will, now, batch),
+            None => {
+                for subscription in client.holdings.take_subscriptions() {
+                    self.route_out(&subscription);
+                    subscription.end();
+                }
+                self.leave_to_others(client, key, now, batch);
+                if let Some(will) = will {
+                    // No session outlives the connection, so the delay ends with it [MQTT-3.1.3-9].
+                    self.publish_will(*will, key, now, batch);
+                }
+            }
+        }
+        if let Some(name) = client.name.take()
+            && self.registry.leave(&name, &client.outbox)
+        {
+            self.publish_client_state(Registry::id(&name), false, now, batch);
+        }
+    }
+
+    fn leave_session(
+        &self,
+        client: &Client,
+        mailbox: &Arc<Mailbox>,
+        will: Option<Box<Will>>,
+        now: Now,
+        batch: &mut Batch,
+    ) {
+        let delays = will.as_ref().is_some_and(|will| !will.delay.is_zero());
+        let (at_once, later) = if delays { (None, will) } else { (will, None) };
+        match mailbox.detach(&client.outbox, later, now.instant) {
+            // §3.1.3.2.2: the session goes on elsewhere, within the delay.
+            Detached::Replaced { will, has_ended } => {
+                if let Some(will) = will.filter(|_| has_ended) {
+                    self.publish_will(*will, mailbox.key(), now, batch);
+                }
+            }
+            Detached::Waits { deadline } => {
+                self.metrics.sessions_away.add(1);
+                self.deadlines.set(deadline, mailbox);
+            }
+            Detached::Ends { will } => {
+                if self.registry.expire(mailbox, now.instant) {
+                    self.clear(mailbox, now, batch);
+                }
+                if let Some(will) = will {
+                    self.publish_will(*will, mailbox.key(), now, batch);
+                }
+            }
+        }
+        if let Some(will) = at_once {
+            self.publish_will(*will, mailbox.key(), now, batch);
+        }
+    }
+
+    /// What a client without a session has not acknowledged goes to others of its groups.
+    fn leave_to_others(&self, client: &mut Client, key: u64, now: Now, batch: &mut Batch) {
+        let unfinished = client.holdings.change_if_any(std::mem::take).unwrap_or_default();
+        if !client.shares {
+            return;
+        }
+        let queued = client.outbox.take_acked();
+        self.shared.entered(-isize::try_from(queued.len()).unwrap_or(isize::MAX));
+        let entries = unfinished.in_flight.into_redeliverable().chain(queued);
+        self.hand_on(entries, key, now, batch);
+    }
+
+    fn hand_on(&self, entries: impl Iterator<Item = Entry>, key: u64, now: Now, batch: &mut Batch) {
+        for entry in entries {
+            if entry.publication.is_expired(now.instant) {
+                self.metrics.dropped(DropReason::Expired, 1);
+            } else if entry.subscription.group().is_some() {
+                self.redeliver(entry, &[key], now, batch);
+            } else {
+                self.metrics.dropped(DropReason::Closed, 1);
+            }
+        }
+    }
+
+    /// Takes apart a session that has ended.
+    pub(super) fn clear(&self, mailbox: &Arc<Mailbox>, now: Now, batch: &mut Batch) {
+        let remains = mailbox.clear();
+        if let Some(deadline) = remains.deadline {
+            self.deadlines.cancel(deadline, mailbox);
+            self.metrics.sessions_away.sub(1);
+        }
+        for subscription in &remains.subscriptions {
+            self.route_out(subscription);
+            subscription.end();
+        }
+        self.hand_on(remains.entries.into_iter(), mailbox.key(), now, batch);
+        if let Some(will) = remains.will {
+            self.publish_will(*will, mailbox.key(), now, batch); // [MQTT-3.1.3-9]
+        }
+    }
+
+    /// Does what has become due for clients that are away. Gives whether more is due already. The caller flushes.
+    pub fn handle_deadlines(&self, now: Now, batch: &mut Batch) -> bool {
+        let due = self.deadlines.take_due(now.instant, DUE_MAX);
+        for mailbox in &due {
+            let came = mailbox.take_due(now.instant);
+            if let Some(will) = came.will {
+                self.publish_will(*will, mailbox.key(), now, batch);
+            }
+            if let Some(next) = came.next {
+                self.deadlines.set(next, mailbox);
+            }
+            if came.is_expired && self.registry.expire(mailbox, now.instant) {
+                self.metrics.sessions_expired.inc();
+                self.clear(mailbox, now, batch);
+            }
+        }
+        due.len() == DUE_MAX
+    }
+
+    fn publish_will(&self, will: Will, publisher: u64, now: Now, batch: &mut Batch) {
+        let mut publication = will.publication;
+        publication.publisher = publisher;
+        publication.expires_at = will.expiry.and_then(|expiry| now.instant.checked_add(expiry));
+        if let Err(refusal) = self.accept(publication, now, batch) {
+            info!(%refusal, "a will was not published");
+        }
+    }
+}

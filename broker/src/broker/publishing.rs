@@ -1,0 +1,300 @@
+//! From a publication to everyone who subscribed: retained, match, push. Groups choose one of theirs.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidegate_protocol::publication::{Publication, QoS};
+use tidegate_protocol::session::{DropReason, Publish, Published, Refusal, Will};
+use tidegate_protocol::topic::Topic;
+use tracing::debug;
+
+use super::{Batch, Broker, Now, ORDER_LOCKS};
+use crate::client::Client;
+use crate::outbox::Outbox;
+use crate::outbox::queue::Pushed;
+use crate::router::Matched;
+use crate::router::shared::Group;
+use crate::subscription::{self, Entry, Subscription, Target};
+
+impl Broker {
+    pub(super) fn publish(
+        &self,
+        client: &mut Client,
+        publish: Publish,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
+        let mut publication = publish.publication;
+        publication.publisher = client.key();
+        let Some(packet_id) = publish.packet_id else { return self.accept(publication, now, batch) };
+        // [MQTT-4.3.3-10]: the id tells a repetition until its PUBREL.
+        let is_new = client
+            .with(|holdings| holdings.change(|unfinished| unfinished.received.insert(packet_id)))
+            .ok_or(Refusal::NotAuthorized)?;
+        if !is_new {
+            return Ok(Published { matched: 1 });
+        }
+        let accepted = self.accept(publication, now, batch);
+        if accepted.is_err() {
+            // §4.3.3: after a refusal the id is free again.
+            client
+                .with(|holdings| holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id)));
+        }
+        accepted
+    }
+
+    /// What a client may publish, its will included.
+    pub(super) fn accept(
+        &self,
+        mut publication: Publication,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
+        check_topic(&publication)?;
+        self.topic_rules.apply(&mut publication)?;
+        if publication.retain && !self.rules.retain {
+            return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
+        }
+        self.bring(publication, |publication| self.retained.set(publication), now, batch)
+    }
+
+    /// Whether a client may leave this as its will.
+    pub(super) fn check_will(&self, will: &Will) -> Result<(), Refusal> {
+        check_topic(&will.publication)?;
+        self.topic_rules.check(&will.publication).map(drop)
+    }
+
+    /// Publishes what the broker says itself: below `$`, under no rule, retained whether or not clients may retain.
+    /// The caller flushes `batch`.
+    pub fn publish_own(&self, publication: Publication, now: Now, batch: &mut Batch) {
+        let keep = |publication: &Publication| {
+            if let Err(refusal) = self.retained.set_own(publication) {
+                debug!(topic = %publication.topic, %refusal, "said, but not retained");
+            }
+            Ok(())
+        };
+        // QoS 0 is not refused.
+        let _ = self.bring(publication, keep, now, batch);
+    }
+
+    /// Says whether a client is connected, where a topic rule has it. The caller flushes `batch`.
+    pub(super) fn publish_client_state(&self, id: &str, is_connected: bool, now: Now, batch: &mut Batch) {
+        if let Some(state) = self.topic_rules.client_state(id, is_connected) {
+            self.publish_own(state, now, batch);
+        }
+    }
+
+    /// Retained, match, push. The caller flushes `batch`.
+    fn bring(
+        &self,
+        mut publication: Publication,
+        keep: impl FnOnce(&Publication) -> Result<(), Refusal>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
+        publication.published_ms = now.unix_ms;
+        publication.charge_to(&self.shared.publication_bytes);
+        let publication = Arc::new(publication);
+        if !publication.retain {
+            return self.deliver(&publication, now, batch);
+        }
+        let _order = self.order_of(&publication.topic).map(Mutex::lock);
+        keep(&publication)?;
+        self.deliver(&publication, now, batch)
+    }
+
+    fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
+        let hash = self.order_hasher.hash_one(topic);
+        self.orders.get(usize::try_from(hash % ORDER_LOCKS as u64).unwrap_or(0))
+    }
+
+    fn deliver(
+        &self,
+        publication: &Arc<Publication>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
+        let matched = self.router.matching(&publication.topic);
+        // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), and nothing is promised that
+        // would have to wait for a client that may not be there.
+        let is_full = self.shared.is_full();
+        let is_acked = publication.qos > QoS::AtMostOnce;
+        if is_full && is_acked && has_sessions(&matched) {
+            return Err(Refusal::Overloaded("the memory for queued messages is used up"));
+        }
+        let mut fan_out = FanOut {
+            broker: self,
+            size_bytes: subscription::size_bytes(publication),
+            is_shed: is_full && !is_acked,
+            now,
+            batch,
+            tally: Tally::default(),
+        };
+        for target in matched.targets() {
+            let member = &target.member;
+            match &member.target {
+                Target::Group(group) => fan_out.push_to_one(group, publication, &[]),
+                _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
+                _ => {
+                    let entry = Entry::live(publication, member, target.also.clone(), fan_out.size_bytes);
+                    fan_out.push(member, entry);
+                }
+            }
+        }
+        Ok(fan_out.finish())
+    }
+
+    /// Brings a delivery that its member of a group did not get to another one (MQTT 5 §4.8.2).
+    pub(super) fn redeliver(&self, entry: Entry, tried: &[u64], now: Now, batch: &mut Batch) {
+        let subscription = &entry.subscription;
+        let group = subscription.group().and_then(|name| self.groups.get(name, &subscription.filter));
+        let Some(group) = group else { return self.metrics.dropped(DropReason::Closed, 1) };
+        let size_bytes = entry.size_bytes;
+        let mut fan_out =
+            FanOut { broker: self, size_bytes, is_shed: false, now, batch, tally: Tally::default() };
+        fan_out.push_to_one(&group, &entry.publication, tried);
+        if fan_out.finish().matched == 0 {
+            self.metrics.dropped(DropReason::Closed, 1);
+        }
+    }
+}
+
+fn check_topic(publication: &Publication) -> Result<(), Refusal> {
+    if publication.topic.is_reserved() {
+        return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
+    }
+    Ok(())
+}
+
+fn has_sessions(matched: &Matched<Arc<Subscription>>) -> bool {
+    matched
+        .targets()
+        .iter()
+        .any(|target| matches!(target.member.target, Target::Mailbox(_) | Target::Group(_)))
+}
+
+/// One publication on its way to many.
+struct FanOut<'a> {
+    broker: &'a Broker,
+    size_bytes: u32,
+    /// Only clients for which nothing waits get it.
+    is_shed: bool,
+    now: Now,
+    batch: &'a mut Batch,
+    tally: Tally,
+}
+
+impl FanOut<'_> {
+    fn push(&mut self, member: &Arc<Subscription>, entry: Entry) -> Pushed {
+        let pushed = match &member.target {
+            Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
+            Target::Mailbox(mailbox) => {
+                let (pushed, flush) = mailbox.push(entry, self.now.instant);
+                if let Some(outbox) = flush {
+                    self.after_push(pushed, &outbox);
+                    self.batch.touched.push(outbox);
+                }
+                pushed
+            }
+            Target::Group(_) => Pushed::Closed,
+        };
+        self.tally.add(pushed);
+        pushed
+    }
+
+    fn push_to_outbox(&mut self, outbox: &Arc<Outbox>, entry: Entry) -> Pushed {
+        let (pushed, must_flush) = if self.is_shed {
+            outbox.push_if_idle(entry, self.now.instant)
+        } else {
+            outbox.push(entry, self.now.instant)
+        };
+        if must_flush {
+            self.batch.touched.push(Arc::clone(outbox));
+        }
+        self.after_push(pushed, outbox);
+        pushed
+    }
+
+    fn after_push(&mut self, pushed: Pushed, outbox: &Arc<Outbox>) {
+        match pushed {
+            Pushed::HalfFull => outbox.flush(self.now.instant),
+            Pushed::OverMark => self.batch.add_slow(outbox),
+            _ => {}
+        }
+    }
+
+    /// To one member of a group; to another when that one is on its way out.
+    fn push_to_one(
+        &mut self,
+        group: &Group<Arc<Subscription>>,
+        publication: &Arc<Publication>,
+        tried: &[u64],
+    ) {
+        let mut tried = tried.to_vec();
+        while let Some(member) = group.pick(self.broker.rules.shared_strategy, &tried) {
+            let entry = Entry::live(publication, &member, None, self.size_bytes);
+            if self.push(&member, entry) != Pushed::Closed {
+                return;
+            }
+            tried.push(member.target.client());
+        }
+    }
+
+    fn finish(self) -> Published {
+        let Self { broker, tally, .. } = self;
+        broker.shared.entered(tally.growth);
+        for (reason, count) in tally.drops() {
+            broker.metrics.dropped(reason, count);
+        }
+        Published { matched: tally.matched }
+    }
+}
+
+/// Outcomes of one fan-out, added up so that counters are touched once.
+#[derive(Default)]
+struct Tally {
+    matched: usize,
+    growth: isize,
+    oldest: u64,
+    newest: u64,
+    conflated: u64,
+    too_large: u64,
+    memory: u64,
+}
+
+impl Tally {
+    fn add(&mut self, pushed: Pushed) {
+        self.growth += pushed.growth();
+        match pushed {
+            Pushed::Queued | Pushed::HalfFull | Pushed::OverMark => self.matched += 1,
+            Pushed::Made(reason, count) => {
+                self.matched += 1;
+                self.count(reason, count as u64);
+            }
+            Pushed::Dropped(reason) => self.count(reason, 1),
+            Pushed::Full | Pushed::Closed => {}
+        }
+    }
+
+    fn count(&mut self, reason: DropReason, count: u64) {
+        match reason {
+            DropReason::Oldest => self.oldest += count,
+            DropReason::Newest => self.newest += count,
+            DropReason::Conflated => self.conflated += count,
+            DropReason::TooLarge => self.too_large += count,
+            _ => self.memory += count,
+        }
+    }
+
+    fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        [
+            (DropReason::Oldest, self.oldest),
+            (DropReason::Newest, self.newest),
+            (DropReason::Conflated, self.conflated),
+            (DropReason::TooLarge, self.too_large),
+            (DropReason::Memory, self.memory),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+    }
+}

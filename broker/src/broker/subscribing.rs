@@ -1,0 +1,192 @@
+//! Subscriptions: into the tables and out of them, and the retained messages that a new one is owed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidegate_protocol::publication::QoS;
+use tidegate_protocol::session::{
+    Copies, Granted, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
+};
+
+use super::{Batch, Broker, Now};
+use crate::client::Client;
+use crate::holdings::Holdings;
+use crate::subscription::{Entry, Subscription, Target, Terms};
+
+impl Broker {
+    pub(super) fn subscribe(
+        &self,
+        client: &mut Client,
+        subscribe: Subscribe,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Granted, Refusal> {
+        let name = name_of(&subscribe);
+        let target = client.target();
+        let limit = usize::try_from(client.subscriptions_max).unwrap_or(usize::MAX);
+        let qos = subscribe.qos.min(self.rules.qos_max);
+        let retained = subscribe.retained;
+        if subscribe.group.is_some() {
+            // What it has not acknowledged at its end goes to others of the group.
+            client.shares = true;
+            client.outbox.keep_acked();
+        }
+        let entered = client.with(|holdings| {
+            let old = holdings.find(&name).cloned();
+            if old.is_none() && holdings.subscriptions().len() >= limit {
+                return Err(Refusal::Quota { name: "mqtt.max_subscriptions", limit });
+            }
+            let id = id_for(&subscribe, old.as_deref(), holdings);
+            let subscription = self.subscription(target, id, qos, subscribe);
+            // The table first, then the retained ones: a message published in between comes twice rather than never.
+            self.route_in(&subscription);
+            if let Some(old) = &old {
+                holdings.remove(old);
+                holdings.forget_retained(old);
+            }
+            holdings.insert(Arc::clone(&subscription));
+            let is_wanted = match retained {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => old.is_none(),
+                RetainHandling::Skip => false,
+            };
+            if is_wanted && subscription.group().is_none() {
+                let cursor = self.retained.matching_names(&subscription.filter);
+                holdings.change(|unfinished| unfinished.cursors.push((Arc::clone(&subscription), cursor)));
+            }
+            Ok((old, subscription))
+        });
+        let (old, subscription) = entered.unwrap_or(Err(Refusal::NotAuthorized))?;
+        // The same name under another filter. It goes only when the new one is in, so that nothing is lost in between
+        // [MQTT-3.8.4-3].
+        if let Some(old) = old.filter(|old| old.filter != subscription.filter) {
+            self.take_out(client, &old, now, batch);
+        }
+        Ok(Granted { qos })
+    }
+
+    fn subscription(
+        &self,
+        target: Target,
+        id: SubscriptionId,
+        qos: QoS,
+        subscribe: Subscribe,
+    ) -> Arc<Subscription> {
+        let terms = Terms {
+            qos,
+            forms: subscribe.forms,
+            no_local: subscribe.no_local,
+            retain_as_published: subscribe.retain_as_published,
+            overflow: subscribe.overflow.unwrap_or(self.rules.overflow_qos0),
+            overflow_acked: self.rules.overflow_qos1,
+            conflate: subscribe.conflate,
+            copies: subscribe.copies,
+            identifier: subscribe.identifier,
+            group: subscribe.group,
+        };
+        Subscription::new(target, id, subscribe.filter, terms)
+    }
+
+    /// Enters a subscription in the place of an older one of the same client, filter and id.
+    fn route_in(&self, subscription: &Arc<Subscription>) {
+        let Some(group) = subscription.group() else {
+            self.router.subscribe(&subscription.filter, Arc::clone(subscription));
+            return;
+        };
+        let filter = &subscription.filter;
+        self.groups.join(group, filter, Arc::clone(subscription), |group| {
+            // It stands for all members: each message goes through it once.
+            let id = SubscriptionId(0);
+            let terms = Terms { qos: QoS::ExactlyOnce, copies: Copies::PerSubscription, ..Terms::default() };
+            let target = Target::Group(Arc::clone(group));
+            self.router.subscribe(filter, Subscription::new(target, id, filter.clone(), terms));
+        });
+    }
+
+    /// Takes a subscription out of the tables.
+    pub(super) fn route_out(&self, subscription: &Subscription) {
+        let client = subscription.target.client();
+        match subscription.group() {
+            None => {
+                self.router.unsubscribe(&subscription.filter, client, subscription.id);
+            }
+            Some(name) => {
+                self.groups.leave(name, &subscription.filter, client, subscription.id, |group| {
+                    self.router.unsubscribe(&subscription.filter, group.key(), SubscriptionId(0));
+                });
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &self,
+        client: &mut Client,
+        name: &SubscriptionName,
+        now: Now,
+        batch: &mut Batch,
+    ) -> bool {
+        let removed = client.with(|holdings| {
+            let found = holdings.find(name).cloned()?;
+            holdings.remove(&found);
+            holdings.forget_retained(&found);
+            Some(found)
+        });
+        let Some(subscription) = removed.flatten() else { return false };
+        self.take_out(client, &subscription, now, batch);
+        true
+    }
+
+    /// Out of the tables; what waits for it and was not sent goes to others of its group.
+    fn take_out(&self, client: &Client, subscription: &Arc<Subscription>, now: Now, batch: &mut Batch) {
+        self.route_out(subscription);
+        let waiting = match (subscription.group(), &client.mailbox) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),
+            (Some(_), None) => client.outbox.take_acked_of(subscription),
+        };
+        subscription.end();
+        for entry in waiting {
+            self.redeliver(entry, &[client.key()], now, batch);
+        }
+    }
+
+    /// Moves messages into the outbox while it is below half of its mark: first what waits for the session, then
+    /// what is retained for new subscriptions.
+    pub fn pull(&self, client: &mut Client, now: Instant) {
+        if let Some(mailbox) = &client.mailbox
+            && mailbox.has_backlog()
+        {
+            mailbox.feed(&client.outbox, now);
+            if mailbox.has_backlog() {
+                return; // a retained value must not overtake an older one that waits
+            }
+        }
+        let outbox = Arc::clone(&client.outbox);
+        client.with(|holdings| {
+            holdings.change_if_any(|unfinished| {
+                while outbox.is_below_half() {
+                    let Some((subscription, cursor)) = unfinished.cursors.first_mut() else { break };
+                    let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
+                    outbox.push_retained(names.iter().filter_map(|name| {
+                        let publication = self.retained.get(name, now)?;
+                        Some(Entry::retained(publication, subscription))
+                    }));
+                    if cursor.is_done() {
+                        unfinished.cursors.remove(0);
+                    }
+                }
+            })
+        });
+    }
+}
+
+fn name_of(subscribe: &Subscribe) -> SubscriptionName {
+    match subscribe.id {
+        Some(id) => SubscriptionName::Id(id),
+        None => SubscriptionName::Filter { group: subscribe.group.clone(), filter: subscribe.filter.clone() },
+    }
+}
+
+fn id_for(subscribe: &Subscribe, old: Option<&Subscription>, holdings: &mut Holdings) -> SubscriptionId {
+    subscribe.id.or_else(|| old.map(|old| old.id)).unwrap_or_else(|| holdings.new_id())
+}

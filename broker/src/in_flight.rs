@@ -1,0 +1,131 @@
+//! Deliveries that a session was given and has not settled, oldest first. Plain data; the truth behind a packet
+//! identifier when the session comes back on another connection (OASIS MQTT 5.0 §4.1, §4.4).
+
+use std::collections::VecDeque;
+
+use tidegate_protocol::publication::QoS;
+use tidegate_protocol::session::{self, InFlightState, Tag};
+
+use crate::subscription::Entry;
+
+/// What was handed over and what became of it so far.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    /// Sorted by tag.
+    unsettled: VecDeque<Unsettled>,
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    tag: Tag,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The session has it and has not sent it.
+    Handed(Entry),
+    /// Sent under this packet identifier.
+    Sent(u16, Entry),
+    /// PUBREC came: the message itself is the client's from here on [MQTT-4.3.3-4].
+    Received(u16),
+}
+
+impl InFlight {
+    /// A delivery is handed to the session. Tags only grow.
+    pub fn hand_over(&mut self, tag: Tag, entry: Entry) {
+        self.unsettled.push_back(Unsettled { tag, stage: Stage::Handed(entry) });
+    }
+
+    /// It is about to be sent under this identifier. `false`: it is not known.
+    pub fn assign(&mut self, tag: Tag, packet_id: u16) -> bool {
+        let Some(unsettled) = self.get_mut(tag) else { return false };
+        match std::mem::replace(&mut unsettled.stage, Stage::Received(packet_id)) {
+            Stage::Handed(entry) | Stage::Sent(_, entry) => unsettled.stage = Stage::Sent(packet_id, entry),
+            Stage::Received(_) => {}
+        }
+        true
+    }
+
+    /// PUBREC came.
+    pub fn receive(&mut self, tag: Tag) {
+        if let Some(unsettled) = self.get_mut(tag)
+            && let Stage::Sent(packet_id, _) = unsettled.stage
+        {
+            unsettled.stage = Stage::Received(packet_id);
+        }
+    }
+
+    /// It is over. Gives the delivery, unless the client had it already.
+    pub fn settle(&mut self, tag: Tag) -> Option<Entry> {
+        let position = self.position(tag)?;
+        let settled = self.unsettled.remove(position);
+        if self.unsettled.is_empty() {
+            self.unsettled = VecDeque::new();
+        }
+        match settled?.stage {
+            Stage::Handed(entry) | Stage::Sent(_, entry) => Some(entry),
+            Stage::Received(_) => None,
+        }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// Takes out what was never sent: it goes back to the queue.
+    pub fn take_unsent(&mut self) -> Vec<Entry> {
+        let mut unsent = Vec::new();
+        for unsettled in std::mem::take(&mut self.unsettled) {
+            match unsettled.stage {
+                Stage::Handed(entry) => unsent.push(entry),
+                Stage::Sent(..) | Stage::Received(_) => self.unsettled.push_back(unsettled),
+            }
+        }
+        unsent
+    }
+
+    /// Takes out all that others of its group may get instead (MQTT 5 §4.8.2): what is at QoS 2 and was sent belongs
+    /// to this client [MQTT-4.8.2-5].
+    pub fn into_redeliverable(self) -> impl Iterator<Item = Entry> {
+        self.unsettled.into_iter().filter_map(|unsettled| match unsettled.stage {
+            Stage::Handed(entry) => Some(entry),
+            Stage::Sent(_, entry) => (entry.qos < QoS::ExactlyOnce).then_some(entry),
+            Stage::Received(_) => None,
+        })
+    }
+
+    /// What a session that goes on has to send again, in order [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+    pub fn to_resume(&self) -> Vec<session::InFlight> {
+        let resumed = self.unsettled.iter().filter_map(|Unsettled { tag, stage }| match stage {
+            Stage::Handed(_) => None,
+            Stage::Sent(packet_id, entry) => Some(session::InFlight {
+                packet_id: *packet_id,
+                state: InFlightState::Sent(entry.clone().into_delivery(*tag)),
+            }),
+            Stage::Received(packet_id) => {
+                Some(session::InFlight { packet_id: *packet_id, state: InFlightState::Received(*tag) })
+            }
+        });
+        resumed.collect()
+    }
+
+    fn get_mut(&mut self, tag: Tag) -> Option<&mut Unsettled> {
+        let position = self.position(tag)?;
+        self.unsettled.get_mut(position)
+    }
+
+    /// Clients acknowledge in order, so it is nearly always the first.
+    fn position(&self, tag: Tag) -> Option<usize> {
+        if self.unsettled.front()?.tag == tag {
+            return Some(0);
+        }
+        self.unsettled.binary_search_by_key(&tag, |unsettled| unsettled.tag).ok()
+    }
+}

@@ -1,0 +1,444 @@
+//! A session that outlives its connections: what its client holds, what waits for it, and who is connected for it
+//! now. Whoever is replaced finds out here that it has nothing to say any more.
+//!
+//! ```text
+//!            attach                    detach
+//!   away ─────────────▶ connected ─────────────▶ away ──(expiry)──▶ ended
+//!                         │   ▲                                       ▲
+//!                         └───┘ attach: a takeover                    └── end: Clean Start
+//! ```
+//!
+//! Acknowledged deliveries wait in the *backlog* while the client is away, and behind a full outbox while it is
+//! there; the owner of the outbox feeds it from there. Lock order: registry, mailbox, the outbox's queue. No clock, no
+//! task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tidegate_protocol::publication::QoS;
+use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, Will};
+
+use crate::holdings::Holdings;
+use crate::outbox::lane::Lane;
+use crate::outbox::queue::{Pushed, Signals};
+use crate::outbox::{Outbox, Shared};
+use crate::subscription::{Entry, Subscription};
+
+/// One session and its queue.
+#[derive(Debug)]
+pub struct Mailbox {
+    key: u64,
+    name: Arc<str>,
+    /// `queue.overflow_offline`.
+    overflow: Overflow,
+    shared: Arc<Shared>,
+    /// What others ask for on every turn, or while they hold a lock that comes after the mailbox's.
+    glance: Glance,
+    state: Mutex<State>,
+}
+
+/// The state as it was when the lock was last let go.
+#[derive(Debug, Default)]
+struct Glance {
+    is_online: AtomicBool,
+    /// Messages in the backlog.
+    waiting: AtomicUsize,
+    /// Messages in the outbox, and those that wait for their acknowledgement.
+    in_hand: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Of the connection that speaks for the session.
+    outbox: Option<Arc<Outbox>>,
+    holdings: Holdings,
+    backlog: Lane,
+    /// The wire forms of the version that the client speaks now.
+    forms: Option<&'static Forms>,
+    /// How long it is kept after a connection.
+    expiry: Duration,
+    /// Set while the client is away.
+    expires_at: Option<Instant>,
+    will: Option<(Instant, Box<Will>)>,
+    has_ended: bool,
+    /// Dropped while the client was away: it is told when it comes back.
+    lost: u64,
+}
+
+/// What a connection finds when it takes up a session.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// Sent and not settled, in order.
+    pub in_flight: Vec<session::InFlight>,
+    /// QoS 2 publishes before their PUBREL.
+    pub received: Vec<u16>,
+    /// The deadline that was set while the client was away.
+    pub deadline: Option<Instant>,
+}
+
+/// What a connection leaves behind.
+#[derive(Debug)]
+pub enum Detached {
+    /// Another connection has the session already, or it has ended.
+    Replaced {
+        /// The session has ended.
+        has_ended: bool,
+        /// As it was given.
+        will: Option<Box<Will>>,
+    },
+    /// The session waits for its client until then at most; something may be due earlier.
+    Waits {
+        /// For [`Mailbox::take_due`].
+        deadline: Instant,
+    },
+    /// It ends with the connection.
+    Ends {
+        /// As it was given.
+        will: Option<Box<Will>>,
+    },
+}
+
+/// What a session leaves behind.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// To be taken out of the tables.
+    pub subscriptions: Vec<Arc<Subscription>>,
+    /// What waited, and what others of a group may get instead of what was sent.
+    pub entries: Vec<Entry>,
+    /// The will that was still to come.
+    pub will: Option<Box<Will>>,
+    /// The deadline that was set.
+    pub deadline: Option<Instant>,
+}
+
+/// What time has brought.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// The will's delay is over.
+    pub will: Option<Box<Will>>,
+    /// When to ask again.
+    pub next: Option<Instant>,
+    /// The session is over: [`Mailbox::end`] it.
+    pub is_expired: bool,
+}
+
+impl Mailbox {
+    /// A session without a client. `key` is unique among all clients that the tables know.
+    pub fn new(key: u64, name: Arc<str>, overflow: Overflow, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::default() })
+    }
+
+    /// The session as the tables know it.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Under which the registry has it.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether a connection speaks for it.
+    pub fn is_online(&self) -> bool {
+        self.glance.is_online.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is over.
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().has_ended
+    }
+
+    /// Deliveries that wait for the client or for its acknowledgement.
+    pub fn pending(&self) -> usize {
+        let Glance { waiting, in_hand, .. } = &self.glance;
+        waiting.load(Ordering::Relaxed) + in_hand.load(Ordering::Relaxed)
+    }
+
+    /// Messages and bytes that wait.
+    pub fn backlog(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.backlog.len(), state.backlog.bytes())
+    }
+
+    // ---- for the connection that speaks for it ----
+
+    /// Lets a connection change what the session holds. `None`: it was replaced.
+    pub fn with<T>(&self, outbox: &Arc<Outbox>, change: impl FnOnce(&mut Holdings) -> T) -> Option<T> {
+        let mut state = self.state.lock();
+        state.is_of(outbox).then(|| change(&mut state.holdings))
+    }
+
+    /// A connection takes up the session. What an earlier one has queued and not sent comes back here; a will that
+    /// was to come is dropped [MQTT-3.1.3-9].
+    pub fn attach(&self, outbox: &Arc<Outbox>, expiry: Duration, forms: Option<&'static Forms>) -> Attached {
+        let mut state = self.state.lock();
+        self.collect(&mut state);
+        outbox.keep_acked();
+        let deadline = state.deadline();
+        state.outbox = Some(Arc::clone(outbox));
+        state.expiry = expiry;
+        state.forms = forms;
+        state.expires_at = None;
+        state.will = None;
+        if state.lost > 0 {
+            outbox.note_lost(std::mem::take(&mut state.lost));
+        }
+        self.note(&state);
+        let unfinished = state.holdings.unfinished();
+        Attached {
+            in_flight: unfinished.map(|unfinished| unfinished.in_flight.to_resume()).unwrap_or_default(),
+            received: unfinished.map(|unfinished| unfinished.received.iter().collect()).unwrap_or_default(),
+            deadline,
+        }
+    }
+
+    /// The client has changed its mind about how long the session is kept.
+    pub fn set_expiry(&self, outbox: &Arc<Outbox>, expiry: Duration) {
+        let mut state = self.state.lock();
+        if state.is_of(outbox) {
+            state.expiry = expiry;
+        }
+    }
+
+    /// The connection is over.
+    pub fn detach(&self, outbox: &Arc<Outbox>, will: Option<Box<Will>>, now: Instant) -> Detached {
+        let mut state = self.state.lock();
+        if !state.is_of(outbox) {
+            return Detached::Replaced { has_ended: state.has_ended, will };
+        }
+        self.collect(&mut state);
+        let expires_at = now.checked_add(state.expiry).filter(|_| !state.expiry.is_zero());
+        let Some(expires_at) = expires_at else {
+            return Detached::Ends { will };
+        };
+        state.expires_at = Some(expires_at);
+        // [MQTT-3.1.3-9]: at the end of the session at the latest.
+        state.will =
+            will.map(|will| (now.checked_add(will.delay).unwrap_or(expires_at).min(expires_at), will));
+        Detached::Waits { deadline: state.deadline().unwrap_or(expires_at) }
+    }
+
+    /// Whether [`Mailbox::feed`] has work.
+    pub fn has_backlog(&self) -> bool {
+        self.glance.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Moves what waits into the outbox while that is below half of its mark.
+    pub fn feed(&self, outbox: &Arc<Outbox>, now: Instant) {
+        let mut state = self.state.lock();
+        if !state.is_of(outbox) {
+            return;
+        }
+        let before = state.backlog.len();
+        let moved = outbox.feed(&mut state.backlog, now);
+        self.left(before - state.backlog.len() - moved);
+        self.note(&state);
+    }
+
+    /// Takes deliveries for the session and remembers those that it has to settle, in one step: what is taken is
+    /// either sent by this connection or comes back to the next one. Gives the name of the first; the others follow.
+    pub fn take_for_session(
+        &self,
+        outbox: &Arc<Outbox>,
+        into: &mut Vec<Entry>,
+        count: usize,
+        wants: Wants,
+        now: Instant,
+    ) -> Option<Tag> {
+        let mut state = self.state.lock();
+        if !state.is_of(outbox) {
+            return None;
+        }
+        outbox.take_for_session(into, count, wants, now);
+        let first = state.holdings.next_tags(into.len());
+        state.holdings.hand_over(first, into.iter(), |entry| entry.qos > QoS::AtMostOnce);
+        self.note(&state);
+        Some(first)
+    }
+
+    // ---- for publishers ----
+
+    /// Queues without waiting. Gives the outbox if the caller has to flush it.
+    pub fn push(&self, mut entry: Entry, now: Instant) -> (Pushed, Option<Arc<Outbox>>) {
+        let mut state = self.state.lock();
+        if state.has_ended {
+            return (Pushed::Closed, None);
+        }
+        let is_acked = entry.qos > QoS::AtMostOnce;
+        let Some(outbox) = state.outbox.clone() else {
+            return (if is_acked { self.keep(&mut state, entry, now) } else { Pushed::Closed }, None);
+        };
+        if is_acked && !state.backlog.is_empty() {
+            return (self.keep_behind(&mut state, &outbox, entry, now), None);
+        }
+        // It may have subscribed in another version of its protocol.
+        entry.form = entry.form.filter(|_| is_same(entry.subscription.forms, state.forms));
+        let kept = is_acked.then(|| entry.clone());
+        let (pushed, must_flush) = outbox.push(entry, now);
+        let pushed = match (pushed, kept) {
+            (Pushed::Full | Pushed::Closed, Some(entry)) => self.keep_behind(&mut state, &outbox, entry, now),
+            (pushed, _) => pushed,
+        };
+        if is_acked {
+            self.note(&state);
+        }
+        (pushed, must_flush.then_some(outbox))
+    }
+
+    /// A subscription has ended: what is queued for it makes room for others.
+    pub fn note_dead(&self) {
+        let state = self.state.lock();
+        if let Some(outbox) = &state.outbox {
+            outbox.note_dead();
+        }
+    }
+
+    /// Takes out what waits for a subscription and was not sent.
+    pub fn take_unsent_of(&self, subscription: &Arc<Subscription>) -> Vec<Entry> {
+        let mut state = self.state.lock();
+        let of = |entry: &Entry| Arc::ptr_eq(&entry.subscription, subscription);
+        let mut entries =
+            state.outbox.as_ref().map(|outbox| outbox.take_acked_of(subscription)).unwrap_or_default();
+        let waiting = state.backlog.take_where(of);
+        self.left(waiting.len());
+        entries.extend(waiting);
+        self.note(&state);
+        entries
+    }
+
+    // ---- for the registry and the timer ----
+
+    /// What has become due while the client is away.
+    pub fn take_due(&self, now: Instant) -> Due {
+        let mut state = self.state.lock();
+        if state.outbox.is_some() || state.has_ended {
+            return Due::default();
+        }
+        let will = state.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
+        let is_expired = state.expires_at.is_some_and(|at| at <= now);
+        Due { will, next: state.deadline().filter(|_| !is_expired), is_expired }
+    }
+
+    /// Ends the session if it is still away and its time has come; nobody can take it up from then on.
+    pub fn expire(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let is_over = state.outbox.is_none() && state.expires_at.is_none_or(|at| at <= now);
+        state.has_ended |= is_over;
+        is_over
+    }
+
+    /// Ends the session, whoever has it.
+    pub fn end(&self) {
+        self.state.lock().has_ended = true;
+    }
+
+    /// Takes all that is left of a session that has ended.
+    pub fn clear(&self) -> Remains {
+        let mut state = self.state.lock();
+        state.has_ended = true;
+        self.collect(&mut state);
+        let subscriptions = state.holdings.take_subscriptions();
+        let backlog = state.backlog.take_where(|_| true);
+        self.left(backlog.len());
+        self.note(&state);
+        let in_flight = state.holdings.change_if_any(std::mem::take).unwrap_or_default().in_flight;
+        let entries = in_flight.into_redeliverable().chain(backlog).collect();
+        let deadline = state.deadline();
+        let will = state.will.take().map(|(_, will)| will);
+        Remains { subscriptions, entries, will, deadline }
+    }
+
+    // ---- under the lock ----
+
+    /// Brings back what the connection has queued and not sent, in order.
+    fn collect(&self, state: &mut State) {
+        let Some(outbox) = state.outbox.take() else { return };
+        let unsent = state.holdings.change_if_any(|unfinished| unfinished.in_flight.take_unsent());
+        let unsent = unsent.unwrap_or_default();
+        self.shared.entered(isize::try_from(unsent.len()).unwrap_or(isize::MAX));
+        let queued = outbox.take_acked();
+        if !(unsent.is_empty() && queued.is_empty()) {
+            let waiting = state.backlog.take_where(|_| true);
+            for entry in unsent.into_iter().chain(queued).chain(waiting) {
+                state.backlog.push_back(entry);
+            }
+        }
+        self.note(state);
+    }
+
+    /// Behind what waits already, while a connection is there.
+    fn keep_behind(&self, state: &mut State, outbox: &Outbox, entry: Entry, now: Instant) -> Pushed {
+        let pushed = self.keep(state, entry, now);
+        // The owner may have seen an empty backlog a moment ago.
+        if !outbox.wakes_below_half() {
+            outbox.signal(Signals::SESSION);
+        }
+        pushed
+    }
+
+    fn keep(&self, state: &mut State, entry: Entry, now: Instant) -> Pushed {
+        let limits = &self.shared.limits;
+        // A client that is there gets twice the room, as marks have it (DESIGN §6).
+        let times = if state.outbox.is_some() { 2 } else { 1 };
+        let (count_max, bytes_max) =
+            (limits.messages_max.saturating_mul(times), limits.bytes_max.saturating_mul(times));
+        let size = entry.size_bytes as usize;
+        let fits = |backlog: &Lane| {
+            backlog.is_empty()
+                || (backlog.len() < count_max && backlog.bytes().saturating_add(size) <= bytes_max)
+        };
+        if !fits(&state.backlog) {
+            let over = |entry: &Entry| !entry.subscription.is_alive() || entry.publication.is_expired(now);
+            self.left(state.backlog.remove_where(over));
+        }
+        if self.overflow == Overflow::DropNewest && !fits(&state.backlog) {
+            state.lose(&entry);
+            return Pushed::Dropped(DropReason::Newest);
+        }
+        let mut dropped = 0;
+        while !fits(&state.backlog)
+            && let Some(oldest) = state.backlog.pop_front_if(|_| true)
+        {
+            state.lose(&oldest);
+            dropped += 1;
+        }
+        state.backlog.push_back(entry);
+        self.note(state);
+        if dropped == 0 { Pushed::Queued } else { Pushed::Made(DropReason::Oldest, dropped) }
+    }
+
+    fn note(&self, state: &State) {
+        let Glance { is_online, waiting, in_hand } = &self.glance;
+        is_online.store(state.outbox.is_some(), Ordering::Relaxed);
+        waiting.store(state.backlog.len(), Ordering::Relaxed);
+        in_hand.store(state.outbox.as_ref().map_or(0, |outbox| outbox.pending()), Ordering::Relaxed);
+    }
+
+    fn left(&self, entries: usize) {
+        self.shared.entered(-isize::try_from(entries).unwrap_or(isize::MAX));
+    }
+}
+
+impl State {
+    fn is_of(&self, outbox: &Arc<Outbox>) -> bool {
+        !self.has_ended && self.outbox.as_ref().is_some_and(|current| Arc::ptr_eq(current, outbox))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let will = self.will.as_ref().map(|(at, _)| *at);
+        will.into_iter().chain(self.expires_at).min()
+    }
+
+    fn lose(&mut self, entry: &Entry) {
+        match &self.outbox {
+            Some(outbox) => outbox.note_drop(entry),
+            None => self.lost += 1,
+        }
+    }
+}
+
+fn is_same(forms: Option<&'static Forms>, others: Option<&'static Forms>) -> bool {
+    forms.zip(others).is_none_or(|(forms, others)| std::ptr::eq(forms, others))
+}
