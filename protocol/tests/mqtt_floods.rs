@@ -15,10 +15,10 @@ use peak_alloc::PeakAlloc;
 use tidegate_protocol::mqtt::packet::Version;
 use tidegate_protocol::mqtt::{self, Settings};
 use tidegate_protocol::publication::{Publication, QoS};
-use tidegate_protocol::session::{CloseReason, Output, Request, Session};
+use tidegate_protocol::session::{CloseReason, Output, Request, Session, Token};
 use tidegate_protocol::websocket::Message;
 
-use self::mqtt_support::{Conversation, connect, delivery, topic};
+use self::mqtt_support::{Conversation, connect, delivery, published, topic};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
@@ -36,6 +36,8 @@ struct Flooded {
     now: Instant,
     sent: usize,
     publishes: usize,
+    /// Of publishes.
+    unanswered: Vec<Token>,
     filters: usize,
     /// The beginning of the latest packet.
     last: Vec<u8>,
@@ -45,7 +47,16 @@ struct Flooded {
 impl Flooded {
     fn online(version: Version, settings: &Settings) -> Self {
         let Conversation { session, now, .. } = Conversation::connected(connect(version), settings);
-        Self { session, now, sent: 0, publishes: 0, filters: 0, last: Vec::new(), closed: None }
+        Self {
+            session,
+            now,
+            sent: 0,
+            publishes: 0,
+            unanswered: Vec::new(),
+            filters: 0,
+            last: Vec::new(),
+            closed: None,
+        }
     }
 
     fn say(&mut self, bytes: Bytes) {
@@ -60,12 +71,23 @@ impl Flooded {
                     self.sent += 1;
                     self.last = outgoing.head.to_vec();
                 }
-                Output::Request(_, Request::Publish(_)) => self.publishes += 1,
+                Output::Request(token, Request::Publish(_)) => {
+                    self.publishes += 1;
+                    self.unanswered.push(token);
+                }
                 Output::Request(_, Request::Subscribe(asked)) => self.filters += asked.len(),
                 Output::Request(..) => {}
                 Output::Close(reason, _) => self.closed = Some(reason),
             }
         }
+    }
+
+    /// As the broker does: each publish was taken, and nobody wanted it.
+    fn answer_publishes(&mut self) {
+        for token in std::mem::take(&mut self.unanswered) {
+            self.session.handle_reply(token, published(0), self.now);
+        }
+        self.drain();
     }
 
     /// The connection has ended with this reason code in DISCONNECT and this code in the WebSocket close.
@@ -322,10 +344,10 @@ fn a_stranger_costs_no_more_than_the_smaller_limit() {
 #[test]
 fn deliveries_stop_at_the_window_of_the_client() {
     let _turn = alone();
-    let settings = Settings { max_inflight: 1000, ..settings() };
+    let settings = Settings { max_inflight: 4096, ..settings() };
     let mut client = Flooded::online(V5, &settings);
     let ((), _, kept) = cost(|| {
-        for tag in 0..1000 {
+        for tag in 0..4096 {
             assert!(client.session.wants().acked, "{tag}");
             let publication = Publication::new(topic("a"), Bytes::from_static(b"x"));
             let delivery = delivery(publication, QoS::AtLeastOnce, tag);
@@ -334,8 +356,25 @@ fn deliveries_stop_at_the_window_of_the_client() {
         }
     });
     assert!(!client.session.wants().acked, "[MQTT-4.9.0-2]");
-    assert_eq!((client.sent, &client.closed), (1000, &None));
-    assert!(kept <= NEXT_TO_NOTHING, "{kept} bytes for 1000 deliveries in flight");
+    assert_eq!((client.sent, &client.closed), (4096, &None));
+    assert!(kept <= 4096 * 64, "{kept} bytes for 4096 deliveries in flight");
+}
+
+/// A client that never says PUBREL: each identifier that waits for one counts against the window.
+#[test]
+fn identifiers_that_wait_for_pubrel_end_at_receive_maximum() {
+    let _turn = alone();
+    let mut client = Flooded::online(V5, &settings());
+    let ((), highest, kept) = cost(|| {
+        for id in 1..=u16::MAX {
+            let body = [&field("a")[..], &id.to_be_bytes(), &[0], b"x"].concat();
+            client.say(Bytes::from(packet(0x34, &body)));
+            client.answer_publishes();
+        }
+    });
+    assert!(highest <= NEXT_TO_NOTHING && kept <= NEXT_TO_NOTHING, "{highest} bytes, {kept} kept");
+    assert_eq!(client.publishes, 256);
+    client.ended(0x93, 1002);
 }
 
 /// Acknowledgements of nothing keep nothing: QoS 2 has two that a client may send for any identifier.
