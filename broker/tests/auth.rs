@@ -19,9 +19,8 @@ const FIRST: &str = "n,,n=ann,r=abcdefghijklmnop";
 
 async fn broker() -> (Broker, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let lines = [("ann", "secret"), ("bob", "secret")].map(|(user, password)| {
-        user_line(user, password, ITERATIONS_MIN).unwrap()
-    });
+    let lines = [("ann", "secret"), ("bob", "secret")]
+        .map(|(user, password)| user_line(user, password, ITERATIONS_MIN).unwrap());
     std::fs::write(file.path(), lines.join("\n")).unwrap();
     let settings = format!("[auth]\nanonymous = \"never\"\nscram_file = {:?}", file.path());
     (Broker::start(&settings).await, file)
@@ -86,7 +85,9 @@ async fn login(broker: &Broker) -> Mqtt {
     let (proof, expected) = last(FIRST, &challenge(&mut client).await, "secret");
     client.send(auth(ReasonCode::CONTINUE_AUTHENTICATION, &proof)).await;
     match client.packet().await {
-        Packet::ConnAck(ack) if ack.reason == ReasonCode::SUCCESS => assert_eq!(data(ack.properties), expected),
+        Packet::ConnAck(ack) if ack.reason == ReasonCode::SUCCESS => {
+            assert_eq!(data(ack.properties), expected)
+        }
         other => panic!("CONNACK was expected: {other:?}"),
     }
     client

@@ -348,14 +348,14 @@ fn deliveries_stop_at_the_window_of_the_client() {
     let mut client = Flooded::online(V5, &settings);
     let ((), _, kept) = cost(|| {
         for tag in 0..4096 {
-            assert!(client.session.wants().acked, "{tag}");
+            assert!(client.session.wants().acked > 0, "{tag}");
             let publication = Publication::new(topic("a"), Bytes::from_static(b"x"));
             let delivery = delivery(publication, QoS::AtLeastOnce, tag);
             client.session.handle_delivery(delivery, client.now);
             client.drain();
         }
     });
-    assert!(!client.session.wants().acked, "[MQTT-4.9.0-2]");
+    assert_eq!(client.session.wants().acked, 0, "[MQTT-4.9.0-2]");
     assert_eq!((client.sent, &client.closed), (4096, &None));
     assert!(kept <= 4096 * 64, "{kept} bytes for 4096 deliveries in flight");
 }

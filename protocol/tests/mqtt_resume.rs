@@ -67,7 +67,7 @@ fn what_was_in_flight_is_sent_again_in_order() {
         assert_eq!(talk.hear(), again(AtLeastOnce, 7));
         assert_eq!(talk.hear(), again(ExactlyOnce, 8));
         assert_eq!(talk.hear(), again(ExactlyOnce, 2));
-        assert!(talk.is_quiet() && talk.session.wants().acked);
+        assert!(talk.is_quiet() && talk.session.wants().acked > 0);
         talk.say(&Packet::PubAck(ack(7)));
         check_settled(&mut talk, 7, Settlement::Accepted);
         talk.say(&Packet::PubComp(ack(9)));
@@ -86,16 +86,16 @@ fn the_clients_window_paces_what_is_sent_again() {
     let mut talk =
         one_by_one(vec![sent(1, AtLeastOnce), sent(2, ExactlyOnce), received(3), sent(4, AtLeastOnce)]);
     assert_eq!(talk.hear(), Packet::PubRel(ack(3)));
-    assert!(talk.is_quiet() && !talk.session.wants().acked);
+    assert!(talk.is_quiet() && talk.session.wants().acked == 0);
     talk.say(&Packet::PubComp(ack(3)));
     assert_eq!(talk.hear(), again(AtLeastOnce, 1));
     talk.say(&Packet::PubAck(ack(1)));
     assert_eq!(talk.hear(), again(ExactlyOnce, 2));
     talk.say(&Packet::PubRec(Ack::new(2, ReasonCode::QUOTA_EXCEEDED)));
     assert_eq!(talk.hear(), again(AtLeastOnce, 4));
-    assert!(!talk.session.wants().acked);
+    assert_eq!(talk.session.wants().acked, 0);
     talk.say(&Packet::PubAck(ack(4)));
-    assert!(talk.hears_nothing() && talk.session.wants().acked);
+    assert!(talk.hears_nothing() && talk.session.wants().acked > 0);
 }
 
 #[test]

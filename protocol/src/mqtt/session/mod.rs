@@ -377,7 +377,10 @@ impl Session for MqttSession {
             input: self.takes_packets() && self.input.is_drained(),
             qos0: is_connected,
             // [MQTT-4.9.0-2]; and what was sent before goes before what was not [MQTT-4.6.0-1].
-            acked: is_connected && self.resends.is_none() && self.in_flight.len() < self.window(),
+            acked: match &self.resends {
+                None if is_connected => self.window().saturating_sub(self.in_flight.len()), // [MQTT-4.9.0-2]
+                _ => 0,
+            },
         }
     }
 }

@@ -61,11 +61,11 @@ impl MqttSession {
         let packet_id = publish.packet_id;
         match qos {
             QoS::AtMostOnce => {
-                self.request(IGNORED, Request::Publish(Publish { publication, packet_id: None }));
+                self.request(IGNORED, Request::Publish(Box::new(Publish { publication, packet_id: None })));
             }
             QoS::AtLeastOnce => {
                 self.received.unacknowledged = self.received.unacknowledged.saturating_add(1);
-                let request = Request::Publish(Publish { publication, packet_id: None });
+                let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
                 self.ask(PUBLISH_QOS1, packet_id, request);
             }
             // The broker knows by the identifier, not by DUP, whether it has the message [MQTT-4.3.3-10].
@@ -73,7 +73,7 @@ impl MqttSession {
                 if self.is_v5() {
                     self.received.incomplete.insert(packet_id);
                 }
-                let request = Request::Publish(Publish { publication, packet_id: Some(packet_id) });
+                let request = Request::Publish(Box::new(Publish { publication, packet_id: Some(packet_id) }));
                 self.ask(PUBLISH_QOS2, packet_id, request);
             }
         }
