@@ -191,7 +191,7 @@ impl Broker {
                 let results = names.iter().map(|name| self.unsubscribe(client, name, now, batch)).collect();
                 Some(Reply::Unsubscribed(results))
             }
-            Request::Publish(publish) => Some(match self.publish(client, publish, now, batch) {
+            Request::Publish(publish) => Some(match self.publish(client, *publish, now, batch) {
                 Ok(published) => Reply::Published(published),
                 Err(refusal) => {
                     self.metrics.publishes_refused.inc((&refusal).into());

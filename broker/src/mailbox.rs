@@ -380,10 +380,17 @@ impl Mailbox {
 
     fn keep(&self, state: &mut State, entry: Entry, now: Instant) -> Pushed {
         let limits = &self.shared.limits;
-        // A client that is there gets twice the room, as marks have it (DESIGN §6).
-        let times = if state.outbox.is_some() { 2 } else { 1 };
-        let (count_max, bytes_max) =
-            (limits.messages_max.saturating_mul(times), limits.bytes_max.saturating_mul(times));
+        // While the client is there, both queues together get twice the mark (DESIGN §6).
+        let (count_max, bytes_max) = match &state.outbox {
+            Some(outbox) => {
+                let (count, bytes) = outbox.queued();
+                (
+                    limits.messages_max.saturating_mul(2) - count.min(limits.messages_max),
+                    limits.bytes_max.saturating_mul(2) - bytes.min(limits.bytes_max),
+                )
+            }
+            None => (limits.messages_max, limits.bytes_max),
+        };
         let size = entry.size_bytes as usize;
         let fits = |backlog: &Lane| {
             backlog.is_empty()

@@ -35,7 +35,7 @@ static FORM: Form = Form {
 /// The end, in place of a Close frame.
 const CLOSE: &[u8] = &[0x88, 0, 0];
 
-const WANTS_ALL: Wants = Wants { input: true, qos0: true, acked: true };
+const WANTS_ALL: Wants = Wants { input: true, qos0: true, acked: usize::MAX };
 
 /// Takes `room` bytes and keeps them. Its lock is the writer's business, so loom need not know it.
 #[derive(Default)]

@@ -174,7 +174,7 @@ impl World {
 
     fn publish_by(&self, by: &mut Guest, payload: &str, qos: QoS, packet_id: Option<u16>) -> usize {
         let publication = publication(payload, qos);
-        match self.request(&mut by.client, Request::Publish(Publish { publication, packet_id })) {
+        match self.request(&mut by.client, Request::Publish(Box::new(Publish { publication, packet_id }))) {
             Some(Reply::Published(published)) => published.matched,
             other => panic!("{other:?}"),
         }
@@ -182,7 +182,7 @@ impl World {
 
     /// What the session is given, at most `count`; nothing is assigned yet.
     fn take(&self, guest: &mut Guest, count: usize) -> Vec<Got> {
-        let wants = Wants { input: true, qos0: true, acked: true };
+        let wants = Wants { input: true, qos0: true, acked: usize::MAX };
         let mut got = Vec::new();
         while got.len() < count {
             self.broker.pull(&mut guest.client, self.now);
@@ -398,8 +398,8 @@ fn a_refused_qos_2_publish_leaves_its_id_free() {
     let mut guest = world.connect("c", HOUR);
     let mut publication = publication("x", ExactlyOnce);
     publication.topic = Topic::parse("$SYS/x", &TopicLimits::STANDARD).unwrap();
-    let reply =
-        world.request(&mut guest.client, Request::Publish(Publish { publication, packet_id: Some(7) }));
+    let reply = world
+        .request(&mut guest.client, Request::Publish(Box::new(Publish { publication, packet_id: Some(7) })));
     assert!(matches!(reply, Some(Reply::Refused(_))));
     let reply = world.request(&mut guest.client, Request::Release { packet_id: 7 });
     assert!(matches!(reply, Some(Reply::Released { known: false, .. })));

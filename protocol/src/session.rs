@@ -65,10 +65,6 @@ pub trait Session: Send {
 
 /// What a session gives.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a publish is moved twice at most; a box would cost it an allocation"
-)]
 pub enum Output {
     /// A message for the client. What is sent while a delivery is handled goes behind earlier deliveries;
     /// everything else goes in the control lane, before queued data.
@@ -116,16 +112,12 @@ pub struct Wants {
     pub input: bool,
     /// Deliveries at QoS 0 that need its encoding.
     pub qos0: bool,
-    /// Deliveries at QoS 1 and 2.
-    pub acked: bool,
+    /// How many deliveries at QoS 1 and 2.
+    pub acked: usize,
 }
 
 /// What a session asks of the broker.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a publish is moved twice at most; a box would cost it an allocation"
-)]
 pub enum Request {
     /// Who this is. The first request, and the only one but [`Request::Authenticate`] until [`Reply::Connected`].
     Connect(Box<Connect>),
@@ -138,7 +130,7 @@ pub enum Request {
     /// End subscriptions; answered by [`Reply::Unsubscribed`] with one word for each, in order.
     Unsubscribe(Vec<SubscriptionName>),
     /// Publish; answered by [`Reply::Published`], at QoS 0 too. Sessions ignore the replies that they do not need.
-    Publish(Publish),
+    Publish(Box<Publish>),
     /// PUBREL came in: the packet id of a QoS 2 publish is free again. Answered by [`Reply::Released`].
     Release {
         /// As in [`Publish::packet_id`].

@@ -342,7 +342,9 @@ fn pings_disconnect_and_auth() {
         check_to_server(version, &Packet::Disconnect(success.clone()), "E0 00");
     }
     let will = Disconnect { reason: ReasonCode::DISCONNECT_WITH_WILL, properties: None };
-    check_to_server(V5, &Packet::Disconnect(will), "E0 01 04");
+    check_to_server(V5, &Packet::Disconnect(will.clone()), "E0 02 04 00");
+    let mut short = Bytes::from(hex("E0 01 04"));
+    assert_eq!(server(V5).decode(&mut short), Ok(Some(Packet::Disconnect(will))));
     let properties = props(Properties { session_expiry_interval_s: Some(5), ..Properties::default() });
     let expiry = Disconnect { reason: ReasonCode::SUCCESS, properties };
     check_to_server(V5, &Packet::Disconnect(expiry), "E0 07 00 05 11 00000005");
@@ -486,7 +488,6 @@ fn refuses_what_its_bytes_show_to_be_wrong() {
         (V5, "82 09 0001 02 0B00 0001 61 00", PROTOCOL),
         (V5, "82 0B 0001 04 0B01 0B02 0001 61 00", PROTOCOL),
         (V5, "82 09 0001 02 2300 0001 61 00", MALFORMED),
-        (V5, "82 0F 0001 00 0009 2473686172652F672F61 04", MALFORMED),
         (V5, "82 10 0001 00 000A 2473686172652F672F61 04", PROTOCOL),
         // UNSUBSCRIBE.
         (V5, "A2 03 0001 00", PROTOCOL),
@@ -497,9 +498,16 @@ fn refuses_what_its_bytes_show_to_be_wrong() {
         // DISCONNECT and AUTH.
         (V5, "E0 01 01", PROTOCOL),
         (V5, "E0 01 FF", PROTOCOL),
+        (V5, "E0 01 8B", PROTOCOL),
+        (V5, "E0 02 8E 00", PROTOCOL),
         (V5, "E0 07 00 05 1C 0002 6161", PROTOCOL),
         (V5, "E0 04 00 02 1701", MALFORMED),
         (V5, "F0 01 80", PROTOCOL),
+        (V5, "F0 00", PROTOCOL),
+        (V5, "F0 01 18", PROTOCOL),
+        (V5, "F0 02 00 00", PROTOCOL),
+        (V5, "10 00", PROTOCOL),
+        (V3_1_1, "10 0E 0004 4D515454 05 02 003C 00 0001 63", PROTOCOL),
         (V5, "F0 06 18 04 16 0001 64", PROTOCOL),
         (V5, "F0 06 18 04 1C 0001 64", MALFORMED),
     ] {
@@ -565,6 +573,9 @@ fn refuses_broken_packets_of_a_server() {
         (V5, "82 00", PROTOCOL),
         (V5, "A2 00", PROTOCOL),
         (V5, "C0 00", PROTOCOL),
+        (V5, "E0 01 04", PROTOCOL),
+        (V5, "F0 06 19 04 15 0001 6D", PROTOCOL),
+        (V5, "F0 01 18", PROTOCOL),
     ] {
         check_refused(client(version), &hex(bytes), reason);
     }
@@ -594,11 +605,13 @@ fn a_property_stands_only_where_table_2_4_has_it() {
         ("82", "0001", "0001 61 00", &[0x0B, 0x26]),
         ("A2", "0001", "0001 61", &[0x26]),
         ("E0", "00", "", &[0x11, 0x1F, 0x26]),
-        ("F0", "18", "", &[0x15, 0x1F, 0x26]),
+        ("F0", "18", "", &[0x15, 0x16, 0x1F, 0x26]),
     ];
     for (first, before, after, allowed) in places {
         for id in 0u8..0x80 {
-            let property = format!("{id:02X}{}", value(id));
+            // AUTH needs its method before all else.
+            let method = if first == "F0" && id != 0x15 { "15 0001 6D" } else { "" };
+            let property = format!("{method}{id:02X}{}", value(id));
             let body =
                 [hex(before), vec![u8::try_from(hex(&property).len()).unwrap()], hex(&property), hex(after)]
                     .concat();
@@ -609,7 +622,7 @@ fn a_property_stands_only_where_table_2_4_has_it() {
                 assert!(matches!(decoded, Ok(Some(_))), "{bytes:02X?}: {decoded:?}");
             } else {
                 let from_the_wrong_end = matches!((first, id), ("30", 0x0B) | ("E0", 0x1C));
-                let without_method = id == 0x16 && matches!((first, after), ("10", "0001 63") | ("F0", _));
+                let without_method = id == 0x16 && (first, after) == ("10", "0001 63");
                 let reason = if from_the_wrong_end || without_method { PROTOCOL } else { MALFORMED };
                 check_refused(decoder, &bytes, reason);
             }

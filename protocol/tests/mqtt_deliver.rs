@@ -90,10 +90,10 @@ fn a_refused_delivery_is_dropped_and_its_identifier_free() {
         [(AtLeastOnce, Packet::PubAck(refusing(1))), (ExactlyOnce, Packet::PubRec(refusing(2)))]
     {
         talk.delivered(qos, 9);
-        assert!(!talk.session.wants().acked);
+        assert_eq!(talk.session.wants().acked, 0);
         talk.say(&refusal);
         check_settled(&mut talk, 9, Settlement::Dropped(DropReason::Refused));
-        assert!(talk.session.wants().acked && talk.is_quiet());
+        assert!(talk.session.wants().acked > 0 && talk.is_quiet());
     }
 }
 
@@ -167,13 +167,13 @@ fn the_window_is_the_lower_of_both_receive_maxima() {
         let properties = props(Properties { receive_maximum, ..Properties::default() });
         let settings = Settings { max_inflight, ..Settings::default() };
         let mut talk = Conversation::connected(Connect { properties, ..connect(V5) }, &settings);
-        assert!(talk.session.wants().acked);
+        assert!(talk.session.wants().acked > 0);
         talk.delivered(ExactlyOnce, 1);
         talk.say(&Packet::PubRec(ack(1)));
         talk.recorded(1);
-        assert!(!talk.session.wants().acked && talk.session.wants().qos0, "until PUBCOMP");
+        assert!(talk.session.wants().acked == 0 && talk.session.wants().qos0, "until PUBCOMP");
         talk.say(&Packet::PubComp(ack(1)));
-        assert!(talk.session.wants().acked);
+        assert!(talk.session.wants().acked > 0);
     }
 }
 

@@ -63,11 +63,11 @@ fn what_was_in_flight_is_sent_again_in_order() {
             version,
             vec![sent(7, AtLeastOnce), received(9), sent(8, ExactlyOnce), sent(2, ExactlyOnce)],
         );
+        assert_eq!(talk.hear(), Packet::PubRel(ack(9)), "no window holds it back");
         assert_eq!(talk.hear(), again(AtLeastOnce, 7));
-        assert_eq!(talk.hear(), Packet::PubRel(ack(9)));
         assert_eq!(talk.hear(), again(ExactlyOnce, 8));
         assert_eq!(talk.hear(), again(ExactlyOnce, 2));
-        assert!(talk.is_quiet() && talk.session.wants().acked);
+        assert!(talk.is_quiet() && talk.session.wants().acked > 0);
         talk.say(&Packet::PubAck(ack(7)));
         check_settled(&mut talk, 7, Settlement::Accepted);
         talk.say(&Packet::PubComp(ack(9)));
@@ -85,17 +85,17 @@ fn what_was_in_flight_is_sent_again_in_order() {
 fn the_clients_window_paces_what_is_sent_again() {
     let mut talk =
         one_by_one(vec![sent(1, AtLeastOnce), sent(2, ExactlyOnce), received(3), sent(4, AtLeastOnce)]);
+    assert_eq!(talk.hear(), Packet::PubRel(ack(3)));
+    assert!(talk.is_quiet() && talk.session.wants().acked == 0);
+    talk.say(&Packet::PubComp(ack(3)));
     assert_eq!(talk.hear(), again(AtLeastOnce, 1));
-    assert!(talk.is_quiet() && !talk.session.wants().acked);
     talk.say(&Packet::PubAck(ack(1)));
     assert_eq!(talk.hear(), again(ExactlyOnce, 2));
     talk.say(&Packet::PubRec(Ack::new(2, ReasonCode::QUOTA_EXCEEDED)));
-    assert_eq!(talk.hear(), Packet::PubRel(ack(3)));
-    talk.say(&Packet::PubComp(ack(3)));
     assert_eq!(talk.hear(), again(AtLeastOnce, 4));
-    assert!(!talk.session.wants().acked);
+    assert_eq!(talk.session.wants().acked, 0);
     talk.say(&Packet::PubAck(ack(4)));
-    assert!(talk.hears_nothing() && talk.session.wants().acked);
+    assert!(talk.hears_nothing() && talk.session.wants().acked > 0);
 }
 
 #[test]
@@ -103,7 +103,6 @@ fn what_the_client_answers_before_it_is_sent_again_is_not_sent_again() {
     let mut talk = one_by_one(vec![
         sent(1, AtLeastOnce),
         sent(2, ExactlyOnce),
-        received(3),
         sent(4, AtLeastOnce),
         sent(5, AtLeastOnce),
     ]);
@@ -113,12 +112,8 @@ fn what_the_client_answers_before_it_is_sent_again_is_not_sent_again() {
     talk.say(&Packet::PubRec(ack(2)));
     talk.recorded(2);
     assert_eq!(talk.hear(), Packet::PubRel(ack(2)));
-    talk.say(&Packet::PubRec(ack(3)));
-    assert_eq!(talk.hear(), Packet::PubRel(ack(3)));
-    for id in [2, 3] {
-        talk.say(&Packet::PubComp(ack(id)));
-        check_settled(&mut talk, u64::from(id), Settlement::Accepted);
-    }
+    talk.say(&Packet::PubComp(ack(2)));
+    check_settled(&mut talk, 2, Settlement::Accepted);
     assert!(talk.is_quiet());
     talk.say(&Packet::PubAck(ack(1)));
     check_settled(&mut talk, 1, Settlement::Accepted);

@@ -76,7 +76,7 @@ fn check(operations: Vec<Operation>) {
             },
             Operation::Deliver(id, acked) => {
                 let wants = talk.session.wants();
-                if (acked && !wants.acked) || (!acked && !wants.qos0) {
+                if (acked && wants.acked == 0) || (!acked && !wants.qos0) {
                     continue;
                 }
                 tag += 1;

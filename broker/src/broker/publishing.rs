@@ -30,7 +30,7 @@ impl Broker {
         // [MQTT-4.3.3-10]: the id tells a repetition until its PUBREL.
         let is_new = client
             .with(|holdings| holdings.change(|unfinished| unfinished.received.insert(packet_id)))
-            .ok_or(Refusal::NotAuthorized)?;
+            .ok_or(REPLACED)?;
         if !is_new {
             return Ok(Published { matched: 1 });
         }
@@ -165,6 +165,10 @@ fn check_topic(publication: &Publication) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+/// What a connection is told that does not speak for its session any more. Nothing was published, so nothing may be
+/// acknowledged.
+const REPLACED: Refusal = Refusal::Overloaded("another connection has this session");
 
 fn has_sessions(matched: &Matched<Arc<Subscription>>) -> bool {
     matched

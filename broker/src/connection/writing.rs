@@ -4,9 +4,9 @@ use std::task::Context;
 
 use tidegate_protocol::session::{DropReason, Tag};
 
-use super::{Connection, Lane, PUMP_COUNT, Phase};
+use super::{Connection, Lane, PUMP_COUNT, PUMP_ROUNDS, Phase};
 use crate::broker::Now;
-use crate::outbox::queue::{Frame, LAG_INTERVAL};
+use crate::outbox::queue::{Frame, LAG_INTERVAL, Signals};
 use crate::subscription::Entry;
 
 impl Connection {
@@ -30,8 +30,12 @@ impl Connection {
         }
         self.tell_lag(now);
         PUMP.with_borrow_mut(|(entries, frames)| {
-            // While the socket takes nothing, what is queued stays where the policy can reach it.
-            while self.outbox.blocked_since().is_none() {
+            // While the socket takes nothing, what is queued stays where the policy can reach it. A client that takes
+            // everything at once must not keep this worker from others.
+            for _ in 0..PUMP_ROUNDS {
+                if self.outbox.blocked_since().is_some() {
+                    return;
+                }
                 if self.client.awaits_more() {
                     self.broker.pull(&mut self.client, now.instant);
                 }
@@ -48,6 +52,8 @@ impl Connection {
                     return;
                 }
             }
+            self.yields = true;
+            self.outbox.signal(Signals::SESSION);
         });
     }
 

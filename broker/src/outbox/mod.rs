@@ -458,9 +458,15 @@ impl Outbox {
         self.queue.lock().take_lag()
     }
 
+    /// Messages and bytes that are queued and count against the client's mark.
+    pub fn queued(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.messages(), queue.bytes())
+    }
+
     /// Bytes that are queued and count against the client's mark.
     pub fn queued_bytes(&self) -> usize {
-        self.queue.lock().bytes()
+        self.queued().1
     }
 
     /// Whether less than half of the mark is used.

@@ -215,7 +215,7 @@ impl Queue {
             blocked_since: None,
             owner_encodes: false,
             keeps_acked: false,
-            wants: Wants { input: true, qos0: true, acked: true },
+            wants: Wants { input: true, qos0: true, acked: usize::MAX },
             packet_bytes_max: usize::MAX,
             phase: Phase::Open,
             order: None,
@@ -642,7 +642,7 @@ impl Queue {
         }
         self.skip_dead();
         let qos0 = !self.qos0.is_empty() && self.wants.qos0;
-        let acked = self.acked.as_ref().is_some_and(|acked| !acked.is_empty()) && self.wants.acked;
+        let acked = self.acked.as_ref().is_some_and(|acked| !acked.is_empty()) && self.wants.acked > 0;
         self.is_open() && (qos0 || acked)
     }
 
@@ -661,8 +661,8 @@ impl Queue {
 
     // ---- out: to the session ----
 
-    /// Takes up to `count` deliveries that need the session: one of the acknowledged lane, since each may fill the
-    /// window, and a run of the QoS 0 lane, so that neither starves the other. Expired ones are left out and
+    /// Takes up to `count` deliveries that need the session: of the acknowledged lane as many as there is room for in
+    /// the window, then a run of the QoS 0 lane. Expired ones are left out and
     /// counted.
     pub(crate) fn take_for_session(
         &mut self,
@@ -677,9 +677,11 @@ impl Queue {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        let mut acked = usize::from(wants.acked);
+        // Half, so that neither starves the other.
+        let acked_max = if self.qos0.is_empty() { count } else { count.div_ceil(2) };
+        let mut acked = wants.acked;
         while acked > 0
-            && into.len() < count
+            && into.len() < acked_max
             && let Some(entry) = self.acked.as_mut().and_then(|acked| acked.pop_front_if(|_| true))
         {
             acked -= usize::from(self.hand_over(entry, into, now));

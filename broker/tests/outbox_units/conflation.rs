@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate::outbox::queue::{Pushed, Signals};
 use tidegate_protocol::session::DropReason;
 
-use crate::rig::{Client, Kind, PLAIN, WIDE, new_entry};
+use crate::rig::{Client, Kind, PLAIN, WIDE, long, new_entry};
 
 const CONFLATED: Kind = Kind { conflate: Some(Duration::ZERO), ..PLAIN };
 
@@ -34,6 +34,31 @@ fn a_value_conflates_only_with_its_own_subscription() {
     client.push_all(&one, &["a=1"]);
     client.push_all(&two, &["a=2"]);
     assert_eq!(client.drain(), ["a=1", "a=2"]);
+}
+
+#[test]
+fn a_value_does_not_take_the_place_of_one_whose_subscription_has_ended() {
+    let client = Client::stalled(WIDE);
+    let (old, new) = (client.subscription(CONFLATED), client.subscription(CONFLATED));
+    client.push_all(&old, &["a=1"]);
+    old.end();
+    client.push_all(&new, &["c=1", "a=2"]);
+    assert_eq!(client.drain(), ["c=1", "a=2"]);
+    assert_eq!(client.drops(DropReason::Conflated), 0, "the old one is no loss of the new subscription");
+}
+
+#[test]
+fn a_queue_counts_the_bytes_of_the_newest_value_alone() {
+    let client = Client::stalled(WIDE);
+    let latest = client.subscription(CONFLATED);
+    client.push_all(&latest, &[&long("1", 100)]);
+    let small = client.outbox.queued_bytes();
+    client.push(&latest, &long("2", 1100));
+    assert_eq!(client.outbox.queued_bytes(), small + 2 * 1000);
+    client.push(&latest, &long("3", 100));
+    assert_eq!(client.outbox.queued_bytes(), small);
+    assert_eq!(client.drain(), ["t=3"]);
+    assert_eq!(client.outbox.queued_bytes(), 0);
 }
 
 #[test]
@@ -96,6 +121,19 @@ fn topics_are_paced_each_on_its_own() {
     check(60, &["c=1", "c=2"], &["a=1", "c=1"]);
     check(40, &[], &["a=1", "c=1", "a=2"]);
     check(60, &[], &["a=1", "c=1", "a=2", "c=2"]);
+}
+
+#[test]
+fn a_value_at_the_end_of_the_interval_does_not_wait() {
+    for (ms, arrives) in [(99, vec!["a=1"]), (100, vec!["a=1", "a=2"])] {
+        let mut client = Client::stalled(WIDE);
+        let paced = client.subscription(Kind { conflate: Some(Duration::from_millis(100)), ..PLAIN });
+        client.push_all(&paced, &["a=1"]);
+        assert_eq!(client.drain(), ["a=1"]);
+        client.pass(ms);
+        client.push_all(&paced, &["a=2"]);
+        assert_eq!(client.drain(), arrives, "after {ms} ms");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is sent no more: expired, unsubscribed, behind a Close, to a socket that is gone.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -71,9 +72,20 @@ fn nothing_follows_the_close() {
         client.outbox.push_pong(Bytes::from_static(&[0x8A, 0]));
         let retained = new_entry(&plain, Client::publication("retained"), true);
         client.outbox.push_retained(std::iter::once(retained));
+        assert_eq!(client.outbox.control_bytes(), 0, "nor is it kept");
         assert_eq!(client.drain(), arrives, "RFC 6455 §5.5.1");
         assert_eq!(client.queued(), 0);
     }
+}
+
+#[test]
+fn the_first_close_stays() {
+    let client = Client::stalled(WIDE);
+    client.push_all(&client.subscription(PLAIN), &["a"]);
+    assert_eq!(client.outbox.close(CLOSE, DataLane::Drain), 0);
+    let second = Bytes::from_static(b"\x82\x06second");
+    assert_eq!(client.outbox.close(second, DataLane::Abort), 0);
+    assert_eq!(client.drain(), ["a", CLOSED]);
 }
 
 #[test]
@@ -100,5 +112,6 @@ fn a_socket_that_fails_ends_the_outbox_and_counts_what_was_lost() {
     client.outbox.flush(client.now);
     assert!(client.outbox.has_ended());
     assert_eq!((client.queued(), client.drops(DropReason::Closed)), (0, 2));
+    assert_eq!(Arc::strong_count(&client.peer), 1, "the socket is let go");
     assert_eq!(client.push(&plain, "d"), Pushed::Closed);
 }

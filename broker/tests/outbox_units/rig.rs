@@ -134,9 +134,9 @@ pub(crate) struct Client {
     pub(crate) now: Instant,
 }
 
-pub(crate) const WANTS_ALL: Wants = Wants { input: true, qos0: true, acked: true };
+pub(crate) const WANTS_ALL: Wants = Wants { input: true, qos0: true, acked: usize::MAX };
 /// The window of unacknowledged deliveries is full.
-pub(crate) const WINDOW_FULL: Wants = Wants { input: true, qos0: true, acked: false };
+pub(crate) const WINDOW_FULL: Wants = Wants { input: true, qos0: true, acked: 0 };
 
 pub(crate) const EVERYTHING: usize = usize::MAX / 2;
 pub(crate) const CLOSE: Bytes = Bytes::from_static(&[0x88, 0]);

@@ -1,4 +1,4 @@
-//! Topic aliases, the client's and ours: numbers that stand for topics on one connection.
+//! Topic aliases, the client's and ours: numbers that stand for topics on one connection [MQTT-3.3.2-7].
 //!
 //! Knows no packet. Spec: OASIS MQTT 5.0 §3.3.2.3.4.
 
@@ -46,7 +46,7 @@ pub(super) enum Alias {
 }
 
 impl ServerAliases {
-    /// Up to `maximum` numbers, from 1 on [MQTT-3.1.2-26], [MQTT-3.3.2-8].
+    /// Up to `maximum` numbers, from 1 on [MQTT-3.1.2-26], [MQTT-3.3.2-8], [MQTT-3.3.2-11].
     pub(super) fn new(maximum: u16) -> Self {
         Self { by_topic: HashMap::new(), maximum }
     }

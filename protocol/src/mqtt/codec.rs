@@ -68,6 +68,15 @@ pub enum DecodeError {
         /// As allowed.
         limit: usize,
     },
+    /// A client identifier with characters that names here do not have.
+    #[error("a control character or a non-character in the client id (§1.5.4)")]
+    ClientIdentifier,
+    /// Too many of them in one SUBSCRIBE or UNSUBSCRIBE.
+    #[error("more than {limit} topic filters")]
+    Filters {
+        /// As allowed.
+        limit: usize,
+    },
     /// A level of the protocol that does not exist here.
     #[error("protocol level {level} is not supported")]
     UnsupportedVersion {
@@ -89,7 +98,8 @@ impl DecodeError {
                 ReasonCode::TOPIC_NAME_INVALID
             }
             Self::Topic(_) => ReasonCode::MALFORMED_PACKET,
-            Self::UserProperties { .. } => ReasonCode::QUOTA_EXCEEDED,
+            Self::ClientIdentifier => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+            Self::UserProperties { .. } | Self::Filters { .. } => ReasonCode::QUOTA_EXCEEDED,
             Self::UnsupportedVersion { .. } => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
         }
     }
@@ -179,15 +189,18 @@ impl Codec {
         let packet_type =
             PacketType::from_u8(first >> 4).ok_or(DecodeError::Malformed("packet type 0 is reserved"))?;
         let flags = first & 0x0F;
-        let expected = match packet_type {
-            PacketType::Publish => flags,
-            PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe => 0x02,
-            _ => 0,
+        let is_right = match packet_type {
+            PacketType::Publish => true,
+            // MQTT 3.1 §2.1 sends these with QoS 1, and again with DUP.
+            PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe => {
+                flags == 0x02 || (self.version == Some(Version::V3_1) && flags == 0x0A)
+            }
+            // MQTT 3.1 §3.1 does not use them, and CONNECT has to tell its version first.
+            PacketType::Connect if self.version.is_none() => true,
+            _ => flags == 0,
         };
-        // MQTT 3.1 §2.1 sends SUBSCRIBE, UNSUBSCRIBE and PUBREL with QoS 1, and again with DUP.
-        let resent_in_v3_1 = self.version == Some(Version::V3_1) && expected == 0x02 && flags == 0x0A;
-        if flags != expected && !resent_in_v3_1 {
-            return Err(DecodeError::Malformed("reserved flag bits are set [MQTT-2.1.3-1]"));
+        if !is_right {
+            return Err(RESERVED_FLAGS);
         }
         let is_for_other_end = match self.role {
             Role::Server => matches!(
@@ -206,6 +219,10 @@ impl Codec {
             // Before its body is looked at: a stranger's SUBSCRIBE may be long.
             return Err(DecodeError::Protocol("the first packet is not CONNECT [MQTT-3.1.0-1]"));
         }
+        if self.version.is_some() && packet_type == PacketType::Connect {
+            // Before its body is looked at: that may name another version.
+            return Err(DecodeError::Protocol("a second CONNECT [MQTT-3.1.0-2]"));
+        }
         let is_v3 = matches!(self.version, Some(Version::V3_1 | Version::V3_1_1));
         if is_v3 && packet_type == PacketType::Auth {
             return Err(DecodeError::Malformed("packet type 15 is reserved in MQTT 3"));
@@ -217,6 +234,8 @@ impl Codec {
     }
 }
 
+pub(super) const RESERVED_FLAGS: DecodeError =
+    DecodeError::Malformed("reserved flag bits are set [MQTT-2.1.3-1]");
 const INCOMPLETE: DecodeError = DecodeError::Malformed("the packet ends in the middle of a field");
 
 /// The remaining length, and the bytes of the whole fixed header.
@@ -310,6 +329,15 @@ impl<'a> Field<'a> {
         Ok(text)
     }
 
+    /// A string that names a topic, a filter or a user, and ends up in rules and logs: without the characters that
+    /// §1.5.4 lets a server refuse.
+    pub(super) fn name(&mut self) -> Result<&'a str, DecodeError> {
+        match self.string()? {
+            text if is_name(text) => Ok(text),
+            _ => Err(DecodeError::Malformed("a control character or a non-character in a name (§1.5.4)")),
+        }
+    }
+
     pub(super) fn qos(bits: u8, error: DecodeError) -> Result<QoS, DecodeError> {
         QoS::from_u8(bits & 0x03).ok_or(error)
     }
@@ -320,6 +348,16 @@ impl<'a> Field<'a> {
         let rest = self.reader.bytes(len).unwrap_or_default();
         self.frame.slice_ref(rest)
     }
+}
+
+/// Whether a string has none of the characters that §1.5.4 discourages: controls and non-characters.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_plain = text.bytes().all(|byte| matches!(byte, 0x20..=0x7E));
+    let is_discouraged = |character: char| {
+        let code = u32::from(character);
+        character.is_control() || matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE
+    };
+    is_plain || !text.contains(is_discouraged)
 }
 
 /// Bytes of a variable byte integer (§1.5.5).

@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 
-use super::codec::{Codec, DecodeError, Field};
+use super::codec::{Codec, DecodeError, Field, RESERVED_FLAGS, is_name};
 use super::packet::{
     Ack, ConnAck, Connect, Disconnect, Packet, PacketType, Properties, Publish, ReasonCode, SubAck,
     Subscribe, Subscription, Unsubscribe, Version, Will,
 };
-use super::property::Place;
+use super::property::{Place, Sender};
 use crate::publication::QoS;
 use crate::session::RetainHandling;
 use crate::topic::{Topic, TopicError, TopicFilter};
@@ -25,7 +25,7 @@ impl Codec {
         field: &mut Field<'_>,
     ) -> Decoded<Packet> {
         Ok(match packet_type {
-            PacketType::Connect => Packet::Connect(Box::new(self.decode_connect(field)?)),
+            PacketType::Connect => Packet::Connect(Box::new(self.decode_connect(flags, field)?)),
             PacketType::ConnAck => Packet::ConnAck(self.decode_connack(field)?),
             PacketType::Publish => Packet::Publish(self.decode_publish(flags, field)?),
             PacketType::PubAck => Packet::PubAck(self.decode_ack(packet_type, field)?),
@@ -39,7 +39,7 @@ impl Codec {
             PacketType::PingReq => Packet::PingReq,
             PacketType::PingResp => Packet::PingResp,
             PacketType::Disconnect => Packet::Disconnect(self.decode_disconnect(packet_type, field)?),
-            PacketType::Auth => Packet::Auth(self.decode_disconnect(packet_type, field)?),
+            PacketType::Auth => Packet::Auth(self.decode_auth(field)?),
         })
     }
 
@@ -50,7 +50,7 @@ impl Codec {
         Properties::decode(field, place, self.sender(), self.limits.user_properties_max)
     }
 
-    fn decode_connect(&mut self, field: &mut Field<'_>) -> Decoded<Connect> {
+    fn decode_connect(&mut self, header_flags: u8, field: &mut Field<'_>) -> Decoded<Connect> {
         let name = field.string()?;
         let level = field.u8()?;
         let version = match (name, level) {
@@ -62,16 +62,21 @@ impl Codec {
         };
         // Before all else, so that any further error is answered in this version.
         self.version = Some(version);
+        if header_flags != 0 && version != Version::V3_1 {
+            return Err(RESERVED_FLAGS);
+        }
         let flags = field.u8()?;
         check_connect_flags(version, flags)?;
         let keep_alive_s = field.u16()?;
         let properties = self.properties(field, Place::Connect)?;
-        let client_id = field.string()?.into();
+        let client_id = match field.string()? {
+            id if is_name(id) => id.into(),
+            _ => return Err(DecodeError::ClientIdentifier),
+        };
         let will = if flags & 0x04 == 0 { None } else { Some(self.decode_will(flags, field)?) };
         // MQTT 3.1 §3.1: where the flags promise a name or password that is missing, the length counts.
         let is_there = |field: &Field<'_>| version != Version::V3_1 || !field.is_empty();
-        let user_name =
-            if flags & 0x80 != 0 && is_there(field) { Some(field.string()?.into()) } else { None };
+        let user_name = if flags & 0x80 != 0 && is_there(field) { Some(field.name()?.into()) } else { None };
         let password = if flags & 0x40 != 0 && is_there(field) {
             Some(Bytes::copy_from_slice(field.binary()?))
         } else {
@@ -84,7 +89,7 @@ impl Codec {
     fn decode_will(&self, flags: u8, field: &mut Field<'_>) -> Decoded<Will> {
         let qos = Field::qos(flags >> 3, DecodeError::Malformed("will QoS 3 [MQTT-3.1.2-12]"))?;
         let properties = self.properties(field, Place::Will)?;
-        let topic = Topic::parse(field.string()?, &self.limits.topic)?;
+        let topic = Topic::parse(field.name()?, &self.limits.topic)?;
         let payload = Bytes::copy_from_slice(field.binary()?);
         Ok(Will { topic, payload, qos, retain: flags & 0x20 != 0, properties })
     }
@@ -114,7 +119,7 @@ impl Codec {
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::Malformed("DUP at QoS 0 [MQTT-3.3.1-2]"));
         }
-        let name = field.string()?;
+        let name = field.name()?;
         let packet_id = if qos == QoS::AtMostOnce { 0 } else { field.packet_id()? };
         let properties = self.properties(field, Place::Publish)?;
         let topic = if name.is_empty() && self.is_v5() {
@@ -145,6 +150,7 @@ impl Codec {
         let properties = self.properties(field, Place::Subscribe)?;
         let mut filters = Vec::new();
         while !field.is_empty() {
+            check_filter_count(filters.len())?;
             let filter = self.filter(field)?;
             filters.push(self.subscription(filter, field.u8()?)?);
         }
@@ -187,7 +193,7 @@ impl Codec {
 
     /// A filter that is one by the standard, and perhaps above our own limits.
     fn filter(&self, field: &mut Field<'_>) -> Decoded<Result<TopicFilter, TopicError>> {
-        match TopicFilter::parse(field.string()?, &self.limits.topic) {
+        match TopicFilter::parse(field.name()?, &self.limits.topic) {
             Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => Ok(Err(error)),
             Err(error) => Err(error.into()),
             Ok(filter) => Ok(Ok(filter)),
@@ -216,6 +222,7 @@ impl Codec {
         let properties = self.properties(field, Place::Unsubscribe)?;
         let mut filters = Vec::new();
         while !field.is_empty() {
+            check_filter_count(filters.len())?;
             filters.push(self.filter(field)?);
         }
         if filters.is_empty() {
@@ -242,18 +249,57 @@ impl Codec {
             return Ok(Disconnect { reason: ReasonCode::SUCCESS, properties: None });
         }
         let reason = known(ReasonCode(field.u8()?), packet_type)?;
+        if !is_sent_by(self.sender(), reason, packet_type) {
+            return Err(DecodeError::Protocol("a reason code that only the other end may send"));
+        }
         let place = if packet_type == PacketType::Auth { Place::Auth } else { Place::Disconnect };
         // §3.14.2.2.1: a remaining length below 2 stands for no properties.
         let properties = if field.is_empty() { None } else { self.properties(field, place)? };
         Ok(Disconnect { reason, properties })
     }
+
+    /// Without a body it says success, which only a server does (§3.15.2.1).
+    fn decode_auth(&self, field: &mut Field<'_>) -> Decoded<Disconnect> {
+        let auth = self.decode_disconnect(PacketType::Auth, field)?;
+        let has_method = auth.properties.as_ref().is_some_and(|list| list.authentication_method.is_some());
+        let is_success = auth.reason == ReasonCode::SUCCESS;
+        if is_success && self.sender() == Sender::Client {
+            return Err(DecodeError::Protocol("a reason code that only the other end may send"));
+        }
+        if !is_success && !has_method {
+            return Err(DecodeError::Protocol("AUTH without an authentication method")); // §3.15.2.2.2
+        }
+        Ok(auth)
+    }
+}
+
+/// The column "Sent by" of §3.14.2.1 and §3.15.2.1, for a code of the table.
+const fn is_sent_by(sender: Sender, reason: ReasonCode, packet_type: PacketType) -> bool {
+    match (packet_type, sender) {
+        (PacketType::Disconnect, Sender::Client) => {
+            matches!(reason.0, 0x00 | 0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x99)
+        }
+        (PacketType::Disconnect, Sender::Server) => reason.0 != ReasonCode::DISCONNECT_WITH_WILL.0,
+        (PacketType::Auth, Sender::Client) => reason.0 != ReasonCode::SUCCESS.0,
+        (PacketType::Auth, Sender::Server) => reason.0 != ReasonCode::REAUTHENTICATE.0,
+        _ => true,
+    }
+}
+
+/// Filters in one packet, about 1.5 MiB when decoded. A filter takes four bytes on the wire and twenty times that in
+/// memory, so that the size of the packet alone bounds too little (SEC-15). A client may send several packets.
+const FILTERS_MAX: usize = 16_384;
+
+const fn check_filter_count(count: usize) -> Decoded<()> {
+    if count >= FILTERS_MAX { Err(DecodeError::Filters { limit: FILTERS_MAX }) } else { Ok(()) }
 }
 
 fn check_connect_flags(version: Version, flags: u8) -> Decoded<()> {
     if flags & 0x01 != 0 && version != Version::V3_1 {
         return Err(DecodeError::Malformed("the reserved flag of CONNECT is set [MQTT-3.1.2-3]"));
     }
-    if flags & 0x04 == 0 && flags & 0x38 != 0 {
+    // MQTT 3.1 §3.1: without a will the two are disregarded.
+    if flags & 0x04 == 0 && flags & 0x38 != 0 && version != Version::V3_1 {
         return Err(DecodeError::Malformed("will QoS or will retain without a will [MQTT-3.1.2-11]"));
     }
     if version != Version::V5 && flags & 0xC0 == 0x40 {

@@ -114,19 +114,20 @@ impl Codec {
     /// Success without properties is said by silence (§3.4.2.1).
     fn put_ack(&self, ack: &Ack, out: &mut BytesMut) {
         out.put_u16(ack.packet_id);
-        self.put_reason(ack.reason, ack.properties.as_deref(), out);
+        let properties = ack.properties.as_deref();
+        if self.is_v5() && !is_plain_success(ack.reason, properties) {
+            out.put_u8(ack.reason.0);
+            if properties.is_some() {
+                Properties::encode(properties, out);
+            }
+        }
     }
 
     fn put_disconnect(&self, disconnect: &Disconnect, out: &mut BytesMut) {
-        self.put_reason(disconnect.reason, disconnect.properties.as_deref(), out);
-    }
-
-    fn put_reason(&self, reason: ReasonCode, properties: Option<&Properties>, out: &mut BytesMut) {
-        if !self.is_v5() || (reason == ReasonCode::SUCCESS && properties.is_none()) {
-            return;
-        }
-        out.put_u8(reason.0);
-        if properties.is_some() {
+        let properties = disconnect.properties.as_deref();
+        if self.is_v5() && !is_plain_success(disconnect.reason, properties) {
+            out.put_u8(disconnect.reason.0);
+            // An empty list too: it may be left out (§3.14.2.2.1), which not every client reads.
             Properties::encode(properties, out);
         }
     }
@@ -172,6 +173,10 @@ impl Codec {
             out.extend(unsuback.reasons.iter().map(|reason| reason.0));
         }
     }
+}
+
+fn is_plain_success(reason: ReasonCode, properties: Option<&Properties>) -> bool {
+    reason == ReasonCode::SUCCESS && properties.is_none()
 }
 
 fn put_connect(connect: &Connect, out: &mut BytesMut) {

@@ -2,6 +2,7 @@
 //!
 //! Knows no packet. Spec: OASIS MQTT 5.0 §2.2.1, §4.3, §4.9.
 
+use crate::publication::QoS;
 use crate::session::Tag;
 
 /// The exchanges under way, oldest first.
@@ -37,6 +38,16 @@ pub(super) enum Awaits {
     Record,
     /// PUBREL was sent.
     PubComp,
+}
+
+impl Awaits {
+    /// At QoS 0 nothing is awaited, and nothing is in flight.
+    pub(super) const fn answer_to_publish(qos: QoS) -> Self {
+        match qos {
+            QoS::AtMostOnce | QoS::AtLeastOnce => Self::PubAck,
+            QoS::ExactlyOnce => Self::PubRec,
+        }
+    }
 }
 
 impl InFlight {

@@ -272,7 +272,10 @@ impl Envelope {
     }
 
     fn publish(&mut self, id: Option<Id>, publication: Publication) {
-        self.request(Request::Publish(Publish { publication, packet_id: None }), Waiting::Pub { id });
+        self.request(
+            Request::Publish(Box::new(Publish { publication, packet_id: None })),
+            Waiting::Pub { id },
+        );
     }
 
     fn handle_refusal(&mut self, waiting: &Waiting, refusal: &Refusal) {
@@ -442,7 +445,7 @@ impl Session for Envelope {
 
     fn wants(&self) -> Wants {
         let input = self.state == State::Ready && self.pending.is_empty() && !self.is_full();
-        Wants { input, qos0: true, acked: true }
+        Wants { input, qos0: true, acked: usize::MAX }
     }
 }
 

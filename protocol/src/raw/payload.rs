@@ -122,7 +122,7 @@ impl Payload {
         let mut publication = Publication::new(topic, compact(&payload));
         publication.is_text = is_text;
         self.outstanding = self.outstanding.saturating_add(1);
-        self.request(Request::Publish(Publish { publication, packet_id: None }));
+        self.request(Request::Publish(Box::new(Publish { publication, packet_id: None })));
     }
 }
 
@@ -211,7 +211,7 @@ impl Session for Payload {
     fn wants(&self) -> Wants {
         // Before `Live` an own frame could overtake the subscription that is to echo it.
         let input = self.state == State::Live && self.outstanding < self.receive_maximum;
-        Wants { input, qos0: true, acked: true }
+        Wants { input, qos0: true, acked: usize::MAX }
     }
 }
 

@@ -26,7 +26,7 @@ impl MqttSession {
             Some((Awaits::PubAck, _)) => {
                 return Err(protocol_error("PUBREC for a delivery at QoS 1", packet_id));
             }
-            // §4.3.3: a refusal ends the exchange, and the identifier is free.
+            // [MQTT-4.4.0-2]: a refusal ends the exchange, and the identifier is free.
             Some((_, tag)) if ack.reason.is_error() => self.finish(packet_id, tag, outcome(ack.reason)),
             Some((Awaits::PubRec, tag)) => {
                 self.in_flight.advance(packet_id, Awaits::Record);
@@ -106,7 +106,8 @@ impl MqttSession {
     }
 }
 
-/// What an acknowledgement says about the delivery.
+/// What an acknowledgement says about the delivery. A refusal is final, for a shared subscription too
+/// [MQTT-4.8.2-6].
 const fn outcome(reason: ReasonCode) -> Settlement {
     if reason.is_error() { Settlement::Dropped(DropReason::Refused) } else { Settlement::Accepted }
 }

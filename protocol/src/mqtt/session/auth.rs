@@ -80,7 +80,7 @@ impl MqttSession {
 
     /// The method's next word to the client [MQTT-4.12.0-2].
     pub(super) fn send_auth(&mut self, reason: ReasonCode, data: Bytes) {
-        let Some(authentication) = &self.authentication else { return };
+        let Some(authentication) = &self.authentication else { return }; // [MQTT-4.12.0-6]
         let properties = Properties {
             authentication_method: Some(authentication.method.clone()), // [MQTT-4.12.0-5]
             authentication_data: (!data.is_empty()).then_some(data),

@@ -136,7 +136,7 @@ impl MqttSession {
             Some(max_s) => asked_s.min(max_s),
             None => asked_s,
         };
-        // [MQTT-3.1.2-22]
+        // [MQTT-3.1.2-22], [MQTT-3.2.2-22]
         let silence_s = f64::from(effective_s) * self.settings.keepalive_multiplier;
         self.silence_max = (effective_s > 0).then(|| Duration::try_from_secs_f64(silence_s).ok()).flatten();
         (version == Version::V5 && effective_s != asked_s).then_some(effective_s)
@@ -154,6 +154,7 @@ impl MqttSession {
         }
     }
 
+    /// CONNACK comes once, and before everything but AUTH [MQTT-3.1.4-5], [MQTT-3.2.0-1], [MQTT-3.2.0-2].
     fn accept(&mut self, connecting: &Connecting, mut connected: Connected) {
         self.last_packet = self.now;
         self.codec.limits.packet_bytes_max = self.settings.packet_bytes_max;
@@ -207,7 +208,7 @@ impl MqttSession {
         Some(information.into())
     }
 
-    /// The broker said no.
+    /// The broker said no [MQTT-3.2.2-7], [MQTT-3.2.2-8], [MQTT-4.12.0-1], [MQTT-4.12.0-4].
     fn refuse(&mut self, refusal: &Refusal) {
         let reason = ReasonCode::of_refusal(refusal, PacketType::ConnAck);
         let detail = refusal.to_string();

@@ -35,7 +35,7 @@ impl MqttSession {
         }
         let qos = self.delivery_qos(delivery);
         let packet_id = match qos {
-            QoS::AtMostOnce => 0,
+            QoS::AtMostOnce => 0, // [MQTT-2.2.1-2]
             // `wants` has asked for no more than there are identifiers.
             _ => match self.in_flight.next_id() {
                 Some(packet_id) => packet_id,
@@ -49,8 +49,7 @@ impl MqttSession {
         };
         self.lag = None;
         if qos > QoS::AtMostOnce {
-            let awaits = if qos == QoS::AtLeastOnce { Awaits::PubAck } else { Awaits::PubRec };
-            self.in_flight.insert(packet_id, delivery.tag, awaits);
+            self.in_flight.insert(packet_id, delivery.tag, Awaits::answer_to_publish(qos));
             self.request(IGNORED, Request::Assign { tag: delivery.tag, packet_id });
         }
         self.outputs.push_back(Output::Send(publish));
@@ -66,7 +65,7 @@ impl MqttSession {
         let topic = &delivery.publication.topic;
         let alias = self.aliases.as_ref().and_then(|aliases| aliases.alias(topic));
         let lag = self.lag.as_deref();
-        // [MQTT-3.3.1-3]: DUP is this link's own.
+        // DUP is this link's own [MQTT-3.3.1-3], [MQTT-4.3.2-2], [MQTT-4.3.3-2].
         let sending = Sending { dup: false, packet_id, alias, lag, now: self.now };
         if let Some(publish) = self.publish(delivery, &sending) {
             if let (Some(Alias::First(number)), Some(aliases)) = (alias, &mut self.aliases) {

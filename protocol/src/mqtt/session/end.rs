@@ -83,7 +83,7 @@ impl MqttSession {
         let is_planned = matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting);
         let lane = if is_planned && !self.is_v5() { DataLane::Drain } else { DataLane::Abort };
         self.phase = Phase::Closed;
-        self.input = Input::default();
+        self.input = Input::default(); // [MQTT-3.1.4-6]
         self.outputs.push_back(Output::Close(reason, lane));
     }
 }

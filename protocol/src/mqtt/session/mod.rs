@@ -360,8 +360,10 @@ impl Session for MqttSession {
                 return Some(output);
             }
             if !self.step() {
-                // An idle session keeps no queue.
-                self.outputs = VecDeque::new();
+                // An idle session keeps no queue; one with deliveries in flight would make it anew for each.
+                if self.in_flight.len() == 0 {
+                    self.outputs = VecDeque::new();
+                }
                 return None;
             }
         }
@@ -377,7 +379,10 @@ impl Session for MqttSession {
             input: self.takes_packets() && self.input.is_drained(),
             qos0: is_connected,
             // [MQTT-4.9.0-2]; and what was sent before goes before what was not [MQTT-4.6.0-1].
-            acked: is_connected && self.resends.is_none() && self.in_flight.len() < self.window(),
+            acked: match &self.resends {
+                None if is_connected => self.window().saturating_sub(self.in_flight.len()), // [MQTT-4.9.0-2]
+                _ => 0,
+            },
         }
     }
 }

@@ -61,11 +61,11 @@ impl MqttSession {
         let packet_id = publish.packet_id;
         match qos {
             QoS::AtMostOnce => {
-                self.request(IGNORED, Request::Publish(Publish { publication, packet_id: None }));
+                self.request(IGNORED, Request::Publish(Box::new(Publish { publication, packet_id: None })));
             }
             QoS::AtLeastOnce => {
                 self.received.unacknowledged = self.received.unacknowledged.saturating_add(1);
-                let request = Request::Publish(Publish { publication, packet_id: None });
+                let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
                 self.ask(PUBLISH_QOS1, packet_id, request);
             }
             // The broker knows by the identifier, not by DUP, whether it has the message [MQTT-4.3.3-10].
@@ -73,7 +73,7 @@ impl MqttSession {
                 if self.is_v5() {
                     self.received.incomplete.insert(packet_id);
                 }
-                let request = Request::Publish(Publish { publication, packet_id: Some(packet_id) });
+                let request = Request::Publish(Box::new(Publish { publication, packet_id: Some(packet_id) }));
                 self.ask(PUBLISH_QOS2, packet_id, request);
             }
         }
@@ -101,7 +101,7 @@ impl MqttSession {
     fn resolve(&mut self, topic: Option<Topic>, alias: Option<u16>) -> Result<Topic, End> {
         let maximum = self.settings.topic_alias_maximum;
         match (topic, alias) {
-            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            // [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.3.2-12]
             (_, Some(alias)) if alias == 0 || alias > maximum => {
                 let detail = format!("topic alias {alias} is not between 1 and {maximum}");
                 Err(End::new(ReasonCode::TOPIC_ALIAS_INVALID, detail))
@@ -139,6 +139,7 @@ impl MqttSession {
         }
     }
 
+    /// [MQTT-3.3.4-1], with the identifier of the publish [MQTT-2.2.1-5].
     fn answer_publish(&mut self, answer: PacketType, ack: Ack) {
         self.send(match answer {
             PacketType::PubRec => Packet::PubRec(ack),

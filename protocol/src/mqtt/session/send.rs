@@ -2,15 +2,19 @@
 //!
 //! Spec: OASIS MQTT 5.0 §3.1.2.11.4, §3.1.2.11.7.
 
-use super::{End, MqttSession};
+use super::{End, MqttSession, Phase};
 use crate::mqtt::packet::{Packet, PacketType, Properties, ReasonCode};
 use crate::session::{CloseKind, CloseReason, Outgoing, Output};
 use crate::websocket::MessageKind;
 
 impl MqttSession {
-    /// Sends within the client's Maximum Packet Size: what explains is left out first [MQTT-3.4.2-2], and a
+    /// Sends within the client's Maximum Packet Size: what explains is left out first
+    /// ([MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.14.2-3] and their like), and a
     /// packet that is still too large is not sent [MQTT-3.1.2-24], which ends the session.
     pub(super) fn send(&mut self, mut packet: Packet) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
         let may_explain = self.client.wants_problems
             || matches!(packet.packet_type(), PacketType::ConnAck | PacketType::Disconnect); // [MQTT-3.1.2-29]
         if !may_explain {

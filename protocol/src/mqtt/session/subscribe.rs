@@ -60,7 +60,7 @@ impl MqttSession {
             filter,
             group,
             identifier,
-            qos: asked.qos.min(self.settings.max_qos), // [MQTT-3.8.4-7]
+            qos: asked.qos.min(self.settings.max_qos), // [MQTT-3.8.4-7], [MQTT-3.2.2-10]
             // A Subscription Identifier makes the packet this subscription's own [MQTT-3.3.4-3].
             forms: self.shared_forms().filter(|_| identifier.is_none()),
             no_local: asked.no_local,
@@ -96,7 +96,8 @@ impl MqttSession {
         self.send_suback(packet_id, reasons, &explanation);
     }
 
-    /// One code for each filter, in order [MQTT-3.8.4-6].
+    /// [MQTT-3.8.4-1], with the identifier of SUBSCRIBE [MQTT-3.8.4-2], and one code for each filter, in order
+    /// [MQTT-3.8.4-6], [MQTT-3.9.3-1].
     fn send_suback(&mut self, packet_id: u16, reasons: Vec<ReasonCode>, explanation: &str) {
         let explanation = match reasons.iter().find(|reason| reason.is_error()) {
             Some(reason) if explanation.is_empty() => reason.name(),
@@ -122,7 +123,7 @@ impl MqttSession {
         Ok(())
     }
 
-    /// [MQTT-3.10.4-4], [MQTT-3.11.3-1]
+    /// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
     pub(super) fn handle_unsubscribe_reply(&mut self, unsubscribing: Unsubscribing, reply: Reply) {
         let mut existed = match reply {
             Reply::Unsubscribed(existed) => existed.into_iter(),

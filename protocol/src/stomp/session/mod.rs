@@ -227,7 +227,7 @@ impl Session for StompSession {
             input: self.wants_input(),
             // A full window holds QoS 0 back only where every message is to be acknowledged.
             qos0: is_open && (has_window || self.subscriptions.has_auto()),
-            acked: is_open && has_window,
+            acked: usize::from(is_open && has_window),
         }
     }
 }
@@ -359,7 +359,7 @@ impl StompSession {
         let payload = if is_most { compact(body) } else { Bytes::copy_from_slice(body) };
         let publication = publish::read(&frame, payload, &self.settings, self.now)?;
         let qos = publication.qos;
-        let request = Request::Publish(Publish { publication, packet_id: None });
+        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
         if qos == QoS::AtMostOnce {
             self.request_unanswered(request);
         } else {
