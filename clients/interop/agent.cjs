@@ -171,9 +171,7 @@ let browser;
 
 async function browserPage(name) {
   browser ??= startBrowser();
-  const { call, on, folder } = await browser;
-  const file = path.join(folder, 'page.html');
-  fs.writeFileSync(file, PAGE);
+  const { call, on, file } = await browser;
   const { targetId } = await call('Target.createTarget', { url: 'about:blank' });
   const { sessionId } = await call('Target.attachToTarget', { targetId, flatten: true });
   on(sessionId, 'Runtime.bindingCalled', ({ payload }) => say({ client: name, topic: null, ...JSON.parse(payload) }));
@@ -195,6 +193,9 @@ async function browserPage(name) {
 
 async function startBrowser() {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tidegate-page-'));
+  const file = path.join(folder, 'page.html');
+  // Once, for a page that loads while it is written anew is empty.
+  fs.writeFileSync(file, PAGE);
   const child = spawn('chromium', [
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', '--disable-default-apps', '--disable-extensions', '--disable-dev-shm-usage',
@@ -227,7 +228,7 @@ async function startBrowser() {
     }
   });
   return {
-    folder,
+    file,
     call: (method, params, sessionId) => new Promise((resolve, reject) => {
       waiting.set(++number, { resolve, reject });
       socket.send(JSON.stringify({ id: number, method, params, sessionId }));
