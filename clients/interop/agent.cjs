@@ -30,10 +30,10 @@ function closed(client, info) {
 }
 
 const kinds = {
-  mqtt(name, { url, version, will, clientId, clean = true, keepalive = 30, properties = {}, manual = false }) {
+  mqtt(name, { url, version, will, clientId, clean = true, keepalive = 30, properties = {}, manual = false, reconnect = false }) {
     return new Promise((resolve, reject) => {
       const client = mqtt.connect(url, {
-        protocolVersion: version, reconnectPeriod: 0, resubscribe: false, clean, keepalive, clientId,
+        protocolVersion: version, reconnectPeriod: reconnect ? 100 : 0, resubscribe: false, clean, keepalive, clientId,
         will: will && { ...will, payload: Buffer.from(will.payload, 'base64'), properties: toMqttJs(will.properties) },
         properties: version === 5 ? toMqttJs(properties) : undefined,
       });
@@ -59,7 +59,8 @@ const kinds = {
         ack: async (id) => unacknowledged.get(id)(),
         ping: async () => client.sendPing(),
         kill: async () => client.stream.destroy(),
-        close: () => client.endAsync(),
+        // Forced when it is not connected: a goodbye would wait for the next connection.
+        close: () => client.endAsync(!client.connected),
         opened: { sessionPresent: connack.sessionPresent, properties: fromMqttJs(connack.properties) },
       }));
     });

@@ -78,7 +78,7 @@ def _(world):
     listeners = [open_kind(world, kind, subscribe=f"{world.topic}/#") for kind in ("stompjs 1.2", "Chromium")]
     for end in ("close", "kill"):
         will = {"topic": f"{world.topic}/{end}", "payload": end.encode(), "qos": 1}
-        getattr(LIBRARIES["paho-mqtt", 4](world, world.new_name(), will=will), end)()
+        getattr(LIBRARIES["paho-mqtt", 4](world.broker, world, world.new_name(), will=will), end)()
     for listener in listeners:
         expect_payload(listener, b"kill")
 

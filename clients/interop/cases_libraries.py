@@ -4,6 +4,7 @@ import time
 
 from cases_packets import packets, payloads
 from mqtt_libraries import LIBRARIES, can
+from relay import Relay
 from world import case, expect, expect_payload
 
 VERSIONS = {4: "3.1.1", 5: "5"}
@@ -41,9 +42,9 @@ class Using:
     def can(self, what):
         return can(self.library, what)
 
-    def open(self, name=None, **options):
+    def open(self, name=None, via=None, **options):
         name = self.world.new_name() if name is None else f"{self.world.name}-{name}"
-        return self.world.keep(LIBRARIES[self.library, self.version](self.world, name, **options))
+        return self.world.keep(LIBRARIES[self.library, self.version](via or self.world.broker, self.world, name, **options))
 
     def durable(self, name="durable", clean=False, expiry=300, **options):
         """A client whose session outlives its connection."""
@@ -121,6 +122,57 @@ def _(using):
         using.expect_session(client, False)
         sender.publish(f"{using.topic}/{leave}", b"lost", 1)
         is_silent(client)
+
+
+@each("QoS 2 stays exactly once when the network is cut in the middle and the client reconnects by itself", needs=["reconnect", "exactly once"])
+def _(using):
+    relay = using.world.keep(Relay(using.world.port))
+    other = using.packets()
+    other.subscribe((f"{using.topic}/out", 2))
+    client = using.durable(reconnect=True, via=relay)
+    client.subscribe(f"{using.topic}/in", 2)
+    for part in range(3):
+        sent = [f"{part} {number}".encode() for number in range(100)]
+        client.begin_all([(f"{using.topic}/out", payload, 2) for payload in sent])
+        other.send_all(f"{using.topic}/in", sent[:50])
+        out = payloads(other.receive_all(5))
+        relay.cut()
+        out += payloads(other.receive_all(95))
+        expect(sorted(out), sorted(sent), "what the client sent")
+        other.silent(0.1)
+        # Sent after the cut: who hears it has connected again.
+        other.publish(f"{using.topic}/in", b"connected again", 2)
+        heard = [client.receive(20).payload for _ in range(51)]
+        expect(sorted(heard), sorted([*sent[:50], b"connected again"]), "what the client heard")
+        is_silent(client, 0.1)
+    assert relay.accepted >= 4, f"the client connected {relay.accepted} times"
+
+
+@each("QoS 1 loses nothing when the network is cut in the middle and the client reconnects by itself", needs=["reconnect"])
+def _(using):
+    relay = using.world.keep(Relay(using.world.port))
+    other = using.packets()
+    other.subscribe((f"{using.topic}/out", 1))
+    client = using.durable(reconnect=True, via=relay)
+    client.subscribe(f"{using.topic}/in", 1)
+    for part in range(3):
+        sent = {f"{part} {number}".encode() for number in range(50)}
+        client.begin_all([(f"{using.topic}/out", payload, 1) for payload in sent])
+        for payload in sent:
+            other.publish(f"{using.topic}/in", payload, 1)
+        out = {other.receive().payload}
+        relay.cut()
+        # Some may come twice, and those of the part before too.
+        while not sent <= out:
+            out.add(other.receive().payload)
+        # Sent after the cut: who hears it has connected again.
+        last = f"{part} connected again".encode()
+        sent.add(last)
+        other.publish(f"{using.topic}/in", last, 1)
+        heard = set()
+        while not sent <= heard:
+            heard.add(client.receive(20).payload)
+    assert relay.accepted >= 4, f"the client connected {relay.accepted} times"
 
 
 @each("a session of one second is gone after two", versions=(5,))

@@ -9,13 +9,13 @@ def payload_path(subscribe, publish):
 
 
 KINDS = {
-    "mqtt.js 3.1.1": lambda w, s, p: LIBRARIES["mqtt.js", 4](w, w.new_name()),
-    "mqtt.js 5": lambda w, s, p: LIBRARIES["mqtt.js", 5](w, w.new_name()),
-    "paho 3.1.1": lambda w, s, p: LIBRARIES["paho-mqtt", 4](w, w.new_name()),
-    "paho 5": lambda w, s, p: LIBRARIES["paho-mqtt", 5](w, w.new_name()),
-    "aiomqtt 5": lambda w, s, p: LIBRARIES["aiomqtt", 5](w, w.new_name()),
-    "rumqttc 3.1.1": lambda w, s, p: LIBRARIES["rumqttc", 4](w, w.new_name()),
-    "rumqttc 5": lambda w, s, p: LIBRARIES["rumqttc", 5](w, w.new_name()),
+    "mqtt.js 3.1.1": lambda w, s, p: LIBRARIES["mqtt.js", 4](w.broker, w, w.new_name()),
+    "mqtt.js 5": lambda w, s, p: LIBRARIES["mqtt.js", 5](w.broker, w, w.new_name()),
+    "paho 3.1.1": lambda w, s, p: LIBRARIES["paho-mqtt", 4](w.broker, w, w.new_name()),
+    "paho 5": lambda w, s, p: LIBRARIES["paho-mqtt", 5](w.broker, w, w.new_name()),
+    "aiomqtt 5": lambda w, s, p: LIBRARIES["aiomqtt", 5](w.broker, w, w.new_name()),
+    "rumqttc 3.1.1": lambda w, s, p: LIBRARIES["rumqttc", 4](w.broker, w, w.new_name()),
+    "rumqttc 5": lambda w, s, p: LIBRARIES["rumqttc", 5](w.broker, w, w.new_name()),
     "stompjs 1.0": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.0"}),
     "stompjs 1.1": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.1"}),
     "stompjs 1.2": lambda w, s, p: JsClient(w.agent, "stomp", {"url": w.broker.url("/stomp"), "version": "1.2"}),

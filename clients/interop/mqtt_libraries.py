@@ -44,9 +44,13 @@ class AgentClient(Client):
         options = {"qos": qos, "retain": retain, "properties": to_json(properties or {})}
         return self._agent.start(client=self.name, command="publish", topic=topic, payload=text(payload), options=options)
 
+    def begin_all(self, messages):
+        """Hands them to the library and waits for nothing."""
+        return [self._publish(*message) for message in messages]
+
     def publish_all(self, messages):
         """Triples of topic, payload and QoS, none of which waits for the one before."""
-        for answer in [self._publish(*message) for message in messages]:
+        for answer in self.begin_all(messages):
             self._agent.wait(answer, 30)
 
     def receive(self, timeout=PATIENCE_SECONDS):
@@ -115,16 +119,17 @@ def split_options(qos, subscription_identifier=None, **options):
 class PahoClient(Client):
     """paho-mqtt with its own thread."""
 
-    def __init__(self, world, version, client_id, clean=True, keepalive=60, will=None, properties=None, manual=False):
+    def __init__(self, broker, version, client_id, clean=True, keepalive=60, will=None, properties=None, manual=False, reconnect=False):
         super().__init__()
         self._five = version == 5
         self._done, self._lock, self._connected = {}, threading.Lock(), queue.Queue()
         more = {} if self._five else {"clean_session": clean}
         it = self._it = paho.Client(
             paho.CallbackAPIVersion.VERSION2, client_id, transport="websockets", manual_ack=manual,
-            protocol=paho.MQTTv5 if self._five else paho.MQTTv311, reconnect_on_failure=False, **more,
+            protocol=paho.MQTTv5 if self._five else paho.MQTTv311, reconnect_on_failure=reconnect, **more,
         )
         it.ws_set_options(path="/mqtt")
+        it.reconnect_delay_set(1, 1)
         it.on_connect = lambda client, data, flags, reason, said: self._connected.put((flags, reason, said))
         it.on_message = self._on_message
         it.on_subscribe = lambda client, data, mid, reasons, said: self._of(mid).put(reasons)
@@ -136,7 +141,7 @@ class PahoClient(Client):
                 to_paho(PacketTypes.WILLMESSAGE, will.get("properties")),
             )
         more = {"clean_start": clean, "properties": to_paho(PacketTypes.CONNECT, properties)} if self._five else {}
-        it.connect("127.0.0.1", world.port, keepalive=keepalive, **more)
+        it.connect("127.0.0.1", broker.port, keepalive=keepalive, **more)
         it.loop_start()
         flags, reason, said = self._connected.get(timeout=PATIENCE_SECONDS)
         assert not reason.is_failure, reason
@@ -168,8 +173,11 @@ class PahoClient(Client):
     def _it_is_sent(self, info):
         self._of(info.mid).get(timeout=PATIENCE_SECONDS)
 
+    def begin_all(self, messages):
+        return [self._publish(*message) for message in messages]
+
     def publish_all(self, messages):
-        for info in [self._publish(*message) for message in messages]:
+        for info in self.begin_all(messages):
             self._it_is_sent(info)
 
     def ack(self, message):
@@ -203,7 +211,7 @@ class Loop:
 class AioClient(Client):
     """aiomqtt. It does not tell CONNACK, DUP or the reason of a DISCONNECT."""
 
-    def __init__(self, world, version, client_id, clean=True, keepalive=60, will=None, properties=None):
+    def __init__(self, broker, version, client_id, clean=True, keepalive=60, will=None, properties=None):
         super().__init__()
         self._five = version == 5
         more = {"clean_session": clean}
@@ -218,7 +226,7 @@ class AioClient(Client):
         async def open_it():
             # Made where its loop runs, for it asks which one that is.
             self._it = aiomqtt.Client(
-                "127.0.0.1", world.port, identifier=client_id, transport="websockets", websocket_path="/mqtt",
+                "127.0.0.1", broker.port, identifier=client_id, transport="websockets", websocket_path="/mqtt",
                 protocol=aiomqtt.ProtocolVersion.V5 if self._five else aiomqtt.ProtocolVersion.V311, keepalive=keepalive, **more,
             )
             self._it.pending_calls_threshold = 1000
@@ -268,8 +276,8 @@ class AioClient(Client):
 
 
 def _agent_client(agent, kind, version):
-    def opened(world, client_id, **options):
-        return AgentClient(world.agents[agent], kind, world.broker.url("/mqtt"), version, client_id, **options)
+    def opened(broker, world, client_id, **options):
+        return AgentClient(world.agents[agent], kind, broker.url("/mqtt"), version, client_id, **options)
 
     return opened
 
@@ -277,16 +285,21 @@ def _agent_client(agent, kind, version):
 LIBRARIES = {
     ("mqtt.js", 4): _agent_client("js", "mqtt", 4),
     ("mqtt.js", 5): _agent_client("js", "mqtt", 5),
-    ("paho-mqtt", 4): lambda world, client_id, **options: PahoClient(world, 4, client_id, **options),
-    ("paho-mqtt", 5): lambda world, client_id, **options: PahoClient(world, 5, client_id, **options),
-    ("aiomqtt", 4): lambda world, client_id, **options: AioClient(world, 4, client_id, **options),
-    ("aiomqtt", 5): lambda world, client_id, **options: AioClient(world, 5, client_id, **options),
+    ("paho-mqtt", 4): lambda broker, world, client_id, **options: PahoClient(broker, 4, client_id, **options),
+    ("paho-mqtt", 5): lambda broker, world, client_id, **options: PahoClient(broker, 5, client_id, **options),
+    ("aiomqtt", 4): lambda broker, world, client_id, **options: AioClient(broker, 4, client_id, **options),
+    ("aiomqtt", 5): lambda broker, world, client_id, **options: AioClient(broker, 5, client_id, **options),
     ("rumqttc", 4): _agent_client("rumqttc", "rumqttc", 4),
     ("rumqttc", 5): _agent_client("rumqttc", "rumqttc", 5),
 }
 
-# What a library does not offer or does not tell; aiomqtt takes the empty topic of an alias for an error.
-CANNOT = {"aiomqtt": {"manual", "connack", "reason", "aliases"}}
+# What a library does not offer or does not tell.
+CANNOT = {
+    # Takes the empty topic of an alias for an error.
+    "aiomqtt": {"manual", "connack", "reason", "aliases", "reconnect"},
+    # Forgets the identifiers of QoS 2 when it connects again, so that the application hears a message twice.
+    "rumqttc": {"exactly once"},
+}
 
 
 def can(library, what):

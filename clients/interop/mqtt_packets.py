@@ -237,6 +237,15 @@ class Packets:
         self.ack("PUBREL", id)
         return self.read_answer("PUBCOMP", id).reason
 
+    def send_all(self, topic, messages):
+        """QoS 2 publications in one go, to their end; what arrives meanwhile is kept for `receive`."""
+        ids = [self.send_publish(topic, payload, 2) for payload in messages]
+        for id in ids:
+            self.read_answer("PUBREC", id)
+            self.ack("PUBREL", id)
+        for id in ids:
+            self.read_answer("PUBCOMP", id)
+
     def ack(self, kind, id, reason=None):
         self.send(packet(kind, id.to_bytes(2, "big") + (bytes([reason]) if reason is not None else b""), 2 * (kind == "PUBREL")))
 

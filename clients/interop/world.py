@@ -77,7 +77,8 @@ class World:
         return client
 
     def close(self):
-        for client in self.opened:
+        # What was opened last may stand on what was opened first.
+        for client in reversed(self.opened):
             try:
                 client.close()
             except Exception:  # noqa: BLE001 - it may have been closed on purpose

@@ -108,6 +108,10 @@ impl Waiting {
 
     /// A publication has left; with QoS 0 that is all.
     pub fn published(&mut self, id: u16) {
+        // After a reconnect it leaves again.
+        if self.sent.contains_key(&id) {
+            return;
+        }
         let Some(number) = self.publishes.pop_front() else { return };
         if id == 0 {
             answer(&number, Ok(Value::Null));

@@ -36,6 +36,7 @@ impl Client {
             let retain = will["retain"].as_bool().unwrap_or(false);
             options.set_last_will(LastWill::new(topic, bytes(&will["payload"])?, qos(will)?, retain));
         }
+        let reconnect = said["reconnect"].as_bool().unwrap_or(false);
         let (it, events) = AsyncClient::new(options, 1000);
         let waiting =
             Shared::new(Waiting { open: Some(request["number"].clone()), ..Waiting::default() }.into());
@@ -43,6 +44,7 @@ impl Client {
         let task = tokio::task::spawn_local(run(
             name.to_owned(),
             events,
+            reconnect,
             Shared::clone(&waiting),
             Shared::clone(&unacknowledged),
         ));
@@ -102,12 +104,17 @@ fn qos(said: &Value) -> Result<rumqttc::QoS, Failure> {
 async fn run(
     name: String,
     mut events: EventLoop,
+    reconnect: bool,
     waiting: Shared<Waiting>,
     unacknowledged: Shared<HashMap<u16, Publish>>,
 ) {
     loop {
         let event = match events.poll().await {
             Ok(event) => event,
+            Err(_) if reconnect && waiting.borrow().close.is_none() => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
             Err(error) => {
                 waiting.borrow_mut().over(&error.to_string());
                 return closed(&name, &json!({}));

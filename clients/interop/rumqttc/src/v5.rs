@@ -47,6 +47,7 @@ impl Client {
                 Some(properties),
             ));
         }
+        let reconnect = said["reconnect"].as_bool().unwrap_or(false);
         let (it, events) = AsyncClient::new(options, 1000);
         let waiting =
             Shared::new(Waiting { open: Some(request["number"].clone()), ..Waiting::default() }.into());
@@ -54,6 +55,7 @@ impl Client {
         let task = tokio::task::spawn_local(run(
             name.to_owned(),
             events,
+            reconnect,
             Shared::clone(&waiting),
             Shared::clone(&unacknowledged),
         ));
@@ -173,12 +175,17 @@ fn publish_properties(said: &Value) -> Result<PublishProperties, Failure> {
 async fn run(
     name: String,
     mut events: EventLoop,
+    reconnect: bool,
     waiting: Shared<Waiting>,
     unacknowledged: Shared<HashMap<u16, Publish>>,
 ) {
     loop {
         let event = match events.poll().await {
             Ok(event) => event,
+            Err(_) if reconnect && waiting.borrow().close.is_none() => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
             Err(error) => {
                 waiting.borrow_mut().over(&error.to_string());
                 return closed(&name, &reason(&error));
