@@ -133,7 +133,7 @@ def _(using):
     client.subscribe(f"{using.topic}/in", 2)
     for part in range(3):
         sent = [f"{part} {number}".encode() for number in range(100)]
-        client.begin_all([(f"{using.topic}/out", payload, 2) for payload in sent])
+        begun = client.begin_all([(f"{using.topic}/out", payload, 2) for payload in sent])
         other.send_all(f"{using.topic}/in", sent[:50])
         out = payloads(other.receive_all(5))
         relay.cut()
@@ -145,6 +145,8 @@ def _(using):
         heard = [client.receive(20).payload for _ in range(51)]
         expect(sorted(heard), sorted([*sent[:50], b"connected again"]), "what the client heard")
         is_silent(client, 0.1)
+        # mqtt.js loses what is published while it resends, when it is cut again meanwhile.
+        client.finish_all(begun)
     assert relay.accepted >= 4, f"the client connected {relay.accepted} times"
 
 
@@ -157,7 +159,7 @@ def _(using):
     client.subscribe(f"{using.topic}/in", 1)
     for part in range(3):
         sent = {f"{part} {number}".encode() for number in range(50)}
-        client.begin_all([(f"{using.topic}/out", payload, 1) for payload in sent])
+        begun = client.begin_all([(f"{using.topic}/out", payload, 1) for payload in sent])
         for payload in sent:
             other.publish(f"{using.topic}/in", payload, 1)
         out = {other.receive().payload}
@@ -172,6 +174,8 @@ def _(using):
         heard = set()
         while not sent <= heard:
             heard.add(client.receive(20).payload)
+        # mqtt.js loses what is published while it resends, when it is cut again meanwhile.
+        client.finish_all(begun)
     assert relay.accepted >= 4, f"the client connected {relay.accepted} times"
 
 
