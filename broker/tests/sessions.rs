@@ -1,6 +1,8 @@
 //! MQTT sessions over real sockets: QoS 2, what waits for a client, resume, takeover, groups, delayed wills,
 //! authentication (OASIS MQTT 5.0 §4.1, §4.3, §4.8.2, §4.12).
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
 mod support;
 
 use support::Broker;
