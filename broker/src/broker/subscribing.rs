@@ -139,12 +139,11 @@ impl Broker {
     /// Out of the tables; what waits for it and was not sent goes to others of its group.
     fn take_out(&self, client: &Client, subscription: &Arc<Subscription>, now: Now, batch: &mut Batch) {
         self.route_out(subscription);
-        let waiting = match (subscription.group(), &client.mailbox) {
-            (None, _) => Vec::new(),
-            (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),
-            (Some(_), None) => client.outbox.take_acked_of(subscription),
-        };
+        // Before it ends, since what is queued for a dead one may be skipped by any flush; and after it, for a publisher
+        // that had chosen it already.
+        let mut waiting = take_waiting(client, subscription);
         subscription.end();
+        waiting.extend(take_waiting(client, subscription));
         for entry in waiting {
             self.redeliver(entry, &[client.key()], now, batch);
         }
@@ -177,6 +176,15 @@ impl Broker {
                 }
             })
         });
+    }
+}
+
+/// What a member of a group has not sent.
+fn take_waiting(client: &Client, subscription: &Arc<Subscription>) -> Vec<Entry> {
+    match (subscription.group(), &client.mailbox) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),
+        (Some(_), None) => client.outbox.take_acked_of(subscription),
     }
 }
 
