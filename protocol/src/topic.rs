@@ -192,6 +192,7 @@ impl TopicFilter {
 
     /// THE definition of matching, level by level; no index anywhere may answer otherwise.
     #[must_use]
+    // Byte by byte: nothing is normalised [MQTT-4.7.3-4].
     pub fn matches(&self, topic: &Topic) -> bool {
         let mut filter = self.levels();
         let mut name = topic.levels();

@@ -31,6 +31,7 @@ impl MqttSession {
             .as_ref()
             .and_then(|list| list.subscription_identifiers.first().copied())
             .and_then(NonZeroU32::new);
+        // One after another, with one answer [MQTT-3.8.4-5].
         let mut filters = Vec::with_capacity(subscribe.filters.len());
         let mut requests: Vec<Subscribe> = Vec::new();
         for subscription in &subscribe.filters {
@@ -98,6 +99,7 @@ impl MqttSession {
 
     /// [MQTT-3.8.4-1], with the identifier of SUBSCRIBE [MQTT-3.8.4-2], and one code for each filter, in order
     /// [MQTT-3.8.4-6], [MQTT-3.9.3-1].
+    /// One answer for both [MQTT-2.2.1-6].
     fn send_suback(&mut self, packet_id: u16, reasons: Vec<ReasonCode>, explanation: &str) {
         let explanation = match reasons.iter().find(|reason| reason.is_error()) {
             Some(reason) if explanation.is_empty() => reason.name(),
