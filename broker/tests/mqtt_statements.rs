@@ -2,6 +2,8 @@
 //! do, what an identifier means after its exchange, what a group owes to whom (OASIS MQTT 5.0 §3.3, §3.8, §4.3, §4.7,
 //! §4.8.2). `protocol/src/mqtt/conformance.md` says which statement is shown where.
 
+#![expect(clippy::panic, reason = "a test helper may panic")]
+
 mod support;
 
 use support::Broker;
@@ -160,6 +162,25 @@ async fn an_unsubscribe_does_not_cut_a_delivery_that_has_begun() {
         client.send(Packet::PubRec(ack(begun.packet_id))).await;
         assert_eq!(client.packet().await, Packet::PubRel(ack(begun.packet_id)), "{version:?}");
         client.send(Packet::PubComp(ack(begun.packet_id))).await;
+        nothing_more(&mut client).await;
+    }
+}
+
+/// [MQTT-3.3.1-6], [MQTT-3.3.1-7]: to those who are there it is a message like any other.
+#[tokio::test]
+async fn an_empty_retained_message_is_delivered_and_not_kept() {
+    let broker = Broker::start("").await;
+    for version in VERSIONS {
+        retain(&broker, "a", "kept").await;
+        let mut client = Mqtt::named(&broker, version, "c").await;
+        client.subscribe("a", QoS::AtMostOnce).await;
+        assert_eq!(next_publish(&mut client).await.payload, "kept");
+        for _ in 0..2 {
+            retain(&broker, "a", "").await;
+            let empty = next_publish(&mut client).await;
+            assert_eq!((&*empty.payload, empty.retain), (&b""[..], false), "{version:?}");
+        }
+        client.subscribe("a", QoS::AtMostOnce).await;
         nothing_more(&mut client).await;
     }
 }

@@ -190,9 +190,9 @@ impl TopicFilter {
         }))
     }
 
-    /// THE definition of matching, level by level; no index anywhere may answer otherwise.
+    /// THE definition of matching, level by level; no index anywhere may answer otherwise. Nothing is normalised
+    /// [MQTT-4.7.3-4].
     #[must_use]
-    // Byte by byte: nothing is normalised [MQTT-4.7.3-4].
     pub fn matches(&self, topic: &Topic) -> bool {
         let mut filter = self.levels();
         let mut name = topic.levels();

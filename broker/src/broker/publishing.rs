@@ -135,14 +135,15 @@ impl Broker {
             batch,
             tally: Tally::default(),
         };
-        // Pushed before the next one is looked at: a publisher's order is each subscriber's [MQTT-4.6.0-5], [MQTT-4.6.0-6].
+        // To all before the next one is looked at, so each subscriber gets a publisher's messages in its order
+        // [MQTT-4.6.0-5], whatever the topic [MQTT-4.6.0-6].
         for target in matched.targets() {
             let member = &target.member;
             match &member.target {
                 Target::Group(group) => fan_out.push_to_one(group, publication, &[]),
                 _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
                 _ => {
-                    // RETAIN and QoS are as the subscription wants them [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT-3.8.4-8].
+                    // RETAIN and QoS as the subscription wants: [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT-3.8.4-8].
                     let entry = Entry::live(publication, member, target.also.clone(), fan_out.size_bytes);
                     fan_out.push(member, entry);
                 }

@@ -99,7 +99,6 @@ impl MqttSession {
 
     /// [MQTT-3.8.4-1], with the identifier of SUBSCRIBE [MQTT-3.8.4-2], and one code for each filter, in order
     /// [MQTT-3.8.4-6], [MQTT-3.9.3-1].
-    /// One answer for both [MQTT-2.2.1-6].
     fn send_suback(&mut self, packet_id: u16, reasons: Vec<ReasonCode>, explanation: &str) {
         let explanation = match reasons.iter().find(|reason| reason.is_error()) {
             Some(reason) if explanation.is_empty() => reason.name(),
@@ -125,7 +124,8 @@ impl MqttSession {
         Ok(())
     }
 
-    /// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
+    /// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1]; as in SUBACK, the identifier is that of the
+    /// request [MQTT-2.2.1-6].
     pub(super) fn handle_unsubscribe_reply(&mut self, unsubscribing: Unsubscribing, reply: Reply) {
         let mut existed = match reply {
             Reply::Unsubscribed(existed) => existed.into_iter(),
