@@ -191,8 +191,8 @@ const READS_MAX: usize = 4;
 /// Deliveries that the session encodes between two flushes.
 const PUMP_COUNT: usize = 64;
 
-/// Rounds of encoding or pulling and flushing, before other tasks get their turn: some 500 messages, 1 ms.
-const PUMP_ROUNDS: usize = 8;
+/// Rounds of encoding or pulling and flushing, before other tasks get their turn: some 200 messages.
+const PUMP_ROUNDS: usize = 2;
 
 /// Touched outboxes that one task flushes itself; more are handed to other workers in chunks of this size.
 const FLUSH_CHUNK: usize = 256;

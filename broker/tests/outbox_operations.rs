@@ -174,7 +174,7 @@ impl World {
             Step::Push { subscription, topic, bytes } => self.push(subscription, topic, bytes),
             Step::Flush => self.outbox.flush(self.now),
             Step::TakeForSession { count, acked } => {
-                let wants = Wants { input: true, qos0: true, acked };
+                let wants = Wants { input: true, qos0: true, acked: usize::from(acked) };
                 let before = self.popped.len();
                 self.outbox.take_for_session(&mut self.popped, before + count, wants, self.now);
                 self.popped_count = self.popped.len();

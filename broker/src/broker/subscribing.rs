@@ -142,12 +142,11 @@ impl Broker {
     /// [MQTT-3.10.4-2]; what was sent is completed, since the exchanges under way are not touched [MQTT-3.10.4-3].
     fn take_out(&self, client: &Client, subscription: &Arc<Subscription>, now: Now, batch: &mut Batch) {
         self.route_out(subscription);
-        let waiting = match (subscription.group(), &client.mailbox) {
-            (None, _) => Vec::new(),
-            (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),
-            (Some(_), None) => client.outbox.take_acked_of(subscription),
-        };
+        // Before it ends, since what is queued for a dead one may be skipped by any flush; and after it, for a publisher
+        // that had chosen it already.
+        let mut waiting = take_waiting(client, subscription);
         subscription.end();
+        waiting.extend(take_waiting(client, subscription));
         for entry in waiting {
             self.redeliver(entry, &[client.key()], now, batch);
         }
@@ -181,6 +180,15 @@ impl Broker {
                 }
             })
         });
+    }
+}
+
+/// What a member of a group has not sent.
+fn take_waiting(client: &Client, subscription: &Arc<Subscription>) -> Vec<Entry> {
+    match (subscription.group(), &client.mailbox) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),
+        (Some(_), None) => client.outbox.take_acked_of(subscription),
     }
 }
 

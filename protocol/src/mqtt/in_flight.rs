@@ -2,13 +2,17 @@
 //!
 //! Knows no packet. Spec: OASIS MQTT 5.0 §2.2.1, §4.3, §4.9.
 
+use std::collections::VecDeque;
+
 use crate::publication::QoS;
-use crate::session::Tag;
+use crate::session::{PacketIds, Tag};
 
 /// The exchanges under way, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    exchanges: Vec<Exchange>,
+    exchanges: VecDeque<Exchange>,
+    /// Their identifiers: most that are asked for are new.
+    in_use: PacketIds,
     /// The identifier assigned last; 0 before the first.
     last: u16,
     /// Every identifier has been assigned once, or may have been on an earlier connection.
@@ -63,7 +67,7 @@ impl InFlight {
         let mut id = self.last;
         for _ in 0..=self.exchanges.len() {
             id = if id == u16::MAX { 1 } else { id + 1 };
-            if self.position(id).is_none() {
+            if !self.in_use.contains(id) {
                 return Some(id);
             }
         }
@@ -73,14 +77,14 @@ impl InFlight {
     /// Enters a delivery under an identifier from [`InFlight::next_id`].
     pub(super) fn insert(&mut self, id: u16, tag: Tag, awaits: Awaits) {
         self.has_wrapped |= id < self.last;
-        self.last = id;
-        self.exchanges.push(Exchange { id, awaits, tag });
+        self.restore(id, tag, awaits);
     }
 
     /// Enters a delivery of an earlier connection. Identifiers go on behind it.
     pub(super) fn restore(&mut self, id: u16, tag: Tag, awaits: Awaits) {
         self.last = id;
-        self.exchanges.push(Exchange { id, awaits, tag });
+        self.in_use.insert(id);
+        self.exchanges.push_back(Exchange { id, awaits, tag });
     }
 
     /// The session is older than this connection: any identifier may have been assigned before.
@@ -105,8 +109,9 @@ impl InFlight {
     pub(super) fn remove(&mut self, id: u16) {
         if let Some(position) = self.position(id) {
             self.exchanges.remove(position);
+            self.in_use.remove(id);
             if self.exchanges.is_empty() {
-                self.exchanges = Vec::new();
+                self.exchanges = VecDeque::new();
             }
         }
     }
@@ -116,8 +121,16 @@ impl InFlight {
         self.has_wrapped || (1..=self.last).contains(&id)
     }
 
-    // Clients acknowledge in order [MQTT-4.6.0-2], so this is nearly always the first one.
+    /// Clients acknowledge in order [MQTT-4.6.0-2], so the identifier nearly always tells the place.
     fn position(&self, id: u16) -> Option<usize> {
+        let first = self.exchanges.front()?.id;
+        let guess = usize::from(id.wrapping_sub(first));
+        if self.exchanges.get(guess).is_some_and(|exchange| exchange.id == id) {
+            return Some(guess);
+        }
+        if !self.in_use.contains(id) {
+            return None;
+        }
         self.exchanges.iter().position(|exchange| exchange.id == id)
     }
 }

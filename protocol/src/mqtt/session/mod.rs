@@ -360,8 +360,10 @@ impl Session for MqttSession {
                 return Some(output);
             }
             if !self.step() {
-                // An idle session keeps no queue.
-                self.outputs = VecDeque::new();
+                // An idle session keeps no queue; one with deliveries in flight would make it anew for each.
+                if self.in_flight.len() == 0 {
+                    self.outputs = VecDeque::new();
+                }
                 return None;
             }
         }
