@@ -199,6 +199,7 @@ impl Broker {
                 }
             }),
             Request::Release { packet_id } => {
+                // From here on the identifier is that of a new message [MQTT-4.3.3-12].
                 let release = client.with(|holdings| {
                     holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
                 });
@@ -219,7 +220,7 @@ impl Broker {
             }
             Request::Disconnect { will, session_expiry } => {
                 if will == WillFate::Discard {
-                    client.will = None; // [MQTT-3.14.4-3]
+                    client.will = None; // [MQTT-3.14.4-3], [MQTT-3.1.2-10]
                 }
                 if let Some(expiry) = session_expiry {
                     client.set_session_expiry(expiry.min(self.rules.session_expiry_max));

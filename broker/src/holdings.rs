@@ -55,6 +55,7 @@ impl Holdings {
                 let of = |known: &Arc<Subscription>| {
                     (&known.filter, group_of(known)).cmp(&(filter, group.as_ref()))
                 };
+                // [MQTT-3.10.4-1]
                 let place = self.subscriptions.binary_search_by(of).ok()?;
                 self.subscriptions.get(place)
             }

@@ -102,6 +102,7 @@ impl InFlight {
     }
 
     /// What a session that goes on has to send again, in order [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+    /// QoS 2 of a shared subscription too [MQTT-4.8.2-4].
     pub fn to_resume(&self) -> Vec<session::InFlight> {
         let resumed = self.unsettled.iter().filter_map(|Unsettled { tag, stage }| match stage {
             Stage::Handed(_) => None,

@@ -213,8 +213,9 @@ impl Mailbox {
         let Some(expires_at) = expires_at else {
             return Detached::Ends { will };
         };
+        // [MQTT-3.1.2-23]
         state.expires_at = Some(expires_at);
-        // [MQTT-3.1.3-9]: at the end of the session at the latest.
+        // [MQTT-3.1.2-8]: at the end of the session at the latest.
         state.will =
             will.map(|will| (now.checked_add(will.delay).unwrap_or(expires_at).min(expires_at), will));
         Detached::Waits { deadline: state.deadline().unwrap_or(expires_at) }
@@ -324,6 +325,7 @@ impl Mailbox {
     /// Ends the session if it is still away and its time has come; nobody can take it up from then on.
     pub fn expire(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
+        // [MQTT-4.1.0-1], [MQTT-4.1.0-2]
         let is_over = state.outbox.is_none() && state.expires_at.is_none_or(|at| at <= now);
         state.has_ended |= is_over;
         is_over

@@ -70,6 +70,7 @@ impl Registry {
     }
 
     /// The name of a client: a session belongs to a user and a client id (SEC-19), and no client id contains U+0000.
+    /// [MQTT-3.1.3-2]
     pub fn name(user: Option<&str>, id: &Arc<str>) -> Arc<str> {
         user.map_or_else(|| Arc::clone(id), |user| format!("{user}\0{id}").into())
     }
@@ -93,11 +94,13 @@ impl Registry {
         new_mailbox: impl FnOnce() -> Arc<Mailbox>,
     ) -> Result<Entered, Refusal> {
         let mut known = self.known.entry(Arc::clone(name)).or_default();
+        // [MQTT-3.1.4-4]
         let is_over = |mailbox: &Arc<Mailbox>| arrival.clean_start || mailbox.take_due(now).is_expired;
         let ended = known.mailbox.take_if(|mailbox| is_over(mailbox));
         if let Some(ended) = &ended {
             ended.end(); // [MQTT-3.1.2-4]
         }
+        // [MQTT-3.1.2-5]; else a new one begins [MQTT-3.1.2-6].
         let is_present = known.mailbox.is_some();
         let is_new = !is_present && !arrival.session_expiry.is_zero();
         match (&ended, is_new) {

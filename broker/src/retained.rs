@@ -52,6 +52,7 @@ pub struct RetainedLimits {
 }
 
 /// All retained publications. Every method may be called from any thread.
+/// No session owns them: 3.1.1 [MQTT-3.1.2-7].
 pub struct Retained {
     values: DashMap<Topic, Value, RandomState>,
     names: Box<[RwLock<Names>]>,

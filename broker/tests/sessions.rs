@@ -232,7 +232,7 @@ async fn more_unacknowledged_publishes_than_the_receive_maximum_end_the_connecti
     for _ in 0..5 {
         assert!(matches!(client.packet().await, Packet::PubRec(_)));
     }
-    assert_eq!(client.end().await.0, Some(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED)); // [MQTT-3.3.4-9]
+    assert_eq!(client.end().await.0, Some(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED)); // [MQTT-3.3.4-7]
 }
 
 #[tokio::test]

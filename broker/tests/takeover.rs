@@ -244,7 +244,7 @@ async fn a_will_is_kept_and_carries_its_properties_as_asked() {
     assert_eq!(mqtt::user_values(Some(properties), "why"), ["lost"]);
 }
 
-/// [MQTT-3.1.2-10]: at the will's QoS, and acknowledged.
+/// MQTT 5 §3.1.2.6: at the will's QoS, and acknowledged.
 #[tokio::test]
 async fn a_will_is_delivered_at_its_quality_of_service() {
     let broker = Broker::start("").await;

@@ -96,7 +96,7 @@ async fn deny_refuses_a_retained_publish_in_the_words_of_each_protocol() {
     let words = "not allowed: nothing is retained on this topic";
     check_refused(&broker, "no/x", "x", true, (ReasonCode::NOT_AUTHORIZED, "denied", 4002, words)).await;
 
-    // 3.x has no word for it and acknowledges [MQTT-3.3.5-2].
+    // 3.x has no word for it and acknowledges: 3.1.1 [MQTT-3.3.5-2].
     let mut reader = Client::subscriber(&broker, Protocol::Json, &["no/#"]).await;
     for version in [Version::V3_1, Version::V3_1_1] {
         let mut client = Mqtt::named(&broker, version, "c").await;

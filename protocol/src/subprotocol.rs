@@ -228,6 +228,7 @@ impl NegotiationOptions {
             "raw" => Subprotocol::Raw(raw::Pinned::Nothing),
             "raw.json.v1" => Subprotocol::Raw(raw::Pinned::Json),
             "raw.msgpack.v1" => Subprotocol::Raw(raw::Pinned::MessagePack),
+            // [MQTT-6.0.0-4]
             "mqtt" if !self.mqtt_levels.is_empty() => Subprotocol::Mqtt,
             "mqttv3.1" if self.mqtt_levels.contains(&3) => Subprotocol::Mqtt,
             "mqttv5" if self.mqtt_levels.contains(&5) => Subprotocol::Mqtt,

@@ -190,7 +190,8 @@ impl TopicFilter {
         }))
     }
 
-    /// THE definition of matching, level by level; no index anywhere may answer otherwise.
+    /// THE definition of matching, level by level; no index anywhere may answer otherwise. Nothing is normalised
+    /// [MQTT-4.7.3-4].
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
         let mut filter = self.levels();

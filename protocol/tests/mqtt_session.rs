@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mqtt_support::{Conversation, check_ends, connect, connected, props, publish, subscribe, topic};
 use tidegate_protocol::mqtt::Settings;
 use tidegate_protocol::mqtt::packet::{
-    Ack, Connect, Disconnect, Packet, Properties, ReasonCode, Version, Will,
+    Ack, Connect, Disconnect, Packet, Properties, Publish, ReasonCode, Version, Will,
 };
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{
@@ -204,6 +204,104 @@ fn packets_straddle_and_share_messages() {
     let (_, Request::Publish(publish)) = talk.request() else { panic!("PUBLISH") };
     assert_eq!(&publish.publication.payload[..], b"!");
     assert_eq!(talk.hear(), Packet::PingResp);
+}
+
+/// [MQTT-3.1.4-6]
+#[test]
+fn what_follows_a_refused_connect_is_not_looked_at() {
+    for version in [V3_1, V3_1_1, V5] {
+        let mut talk = Conversation::open(version, &Settings::default());
+        let connect = talk.codec.to_bytes(&Packet::Connect(Box::new(connect(version))));
+        let publish = talk.codec.to_bytes(&Packet::Publish(publish(AtLeastOnce, 1)));
+        talk.say_bytes(&[&connect[..], &publish, &[0xC0, 0]].concat());
+        let (token, _) = talk.request();
+        talk.reply(token, Reply::Refused(Refusal::NotAuthorized));
+        assert!(matches!(talk.hear(), Packet::ConnAck(_)));
+        talk.say_bytes(&[0xC0, 0]);
+        assert!(talk.hears_nothing() && talk.requests.is_empty() && talk.closed.is_some(), "{version:?}");
+    }
+}
+
+/// [MQTT-3.2.2-9]; what is there is not said, and what is not there is refused [MQTT-3.2.2-14], [MQTT-3.2.2-18].
+#[test]
+fn connack_says_what_is_not_available() {
+    for (max_qos, is_retain_available, topic_alias_maximum) in
+        [(AtMostOnce, true, 16), (AtLeastOnce, false, 16), (ExactlyOnce, true, 0)]
+    {
+        let settings = Settings { max_qos, is_retain_available, topic_alias_maximum, ..Settings::default() };
+        let mut talk = Conversation::open(V5, &settings);
+        talk.say(&Packet::Connect(Box::new(connect(V5))));
+        let (token, _) = talk.request();
+        talk.reply(token, connected());
+        let Packet::ConnAck(connack) = talk.hear() else { panic!("CONNACK") };
+        let properties = connack.properties.unwrap();
+        let told = match max_qos {
+            AtMostOnce => Some(false),
+            AtLeastOnce => Some(true),
+            ExactlyOnce => None,
+        };
+        assert_eq!(properties.maximum_qos, told);
+        assert_eq!(properties.retain_available, (!is_retain_available).then_some(false));
+        assert_eq!(properties.topic_alias_maximum, (topic_alias_maximum > 0).then_some(topic_alias_maximum));
+        let alias = Properties { topic_alias: Some(1), ..Properties::default() };
+        let (refused, reason) = match (is_retain_available, topic_alias_maximum) {
+            (false, _) => {
+                (Publish { retain: true, ..publish(AtMostOnce, 0) }, ReasonCode::RETAIN_NOT_SUPPORTED)
+            }
+            (_, 0) => (
+                Publish { properties: props(alias), ..publish(AtMostOnce, 0) },
+                ReasonCode::TOPIC_ALIAS_INVALID,
+            ),
+            _ => continue,
+        };
+        talk.say(&Packet::Publish(refused));
+        assert!(matches!(talk.hear(), Packet::Disconnect(why) if why.reason == reason));
+    }
+}
+
+/// [MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.9.2-1], [MQTT-3.14.2-3]; and no answer has a user property.
+#[test]
+fn an_explanation_that_does_not_fit_is_left_out() {
+    type Act = fn(&mut Conversation);
+    let refused: Act = |talk| {
+        let (token, _) = talk.request();
+        talk.reply(token, Reply::Refused(Refusal::NotAuthorized));
+    };
+    let acts: [(&str, Act); 4] = [
+        ("PUBACK", |talk| talk.say(&Packet::Publish(publish(AtLeastOnce, 1)))),
+        ("PUBREC", |talk| talk.say(&Packet::Publish(publish(ExactlyOnce, 1)))),
+        ("SUBACK", |talk| talk.say(&subscribe(&[("a", AtMostOnce)], None))),
+        ("DISCONNECT", |talk| talk.say_bytes(&[0xF0, 0])),
+    ];
+    // CONNACK itself has 16 bytes.
+    for (bytes, is_explained) in [(1000, true), (16, false)] {
+        let limited = || {
+            let properties = props(Properties { maximum_packet_size: Some(bytes), ..Properties::default() });
+            Connect { properties, ..connect(V5) }
+        };
+        let check = |name: &str, talk: &mut Conversation| {
+            let mut packet = talk.hear();
+            let list = packet.properties_mut().and_then(|list| list.take());
+            let explained = Properties {
+                reason_string: list.as_ref().and_then(|list| list.reason_string.clone()),
+                ..Properties::default()
+            };
+            assert_eq!(explained.reason_string.is_some(), is_explained, "{name} within {bytes} bytes");
+            assert_eq!(list.map_or_else(Properties::default, |list| *list), explained, "{name}");
+        };
+        let mut talk = Conversation::open(V5, &Settings::default());
+        talk.say(&Packet::Connect(Box::new(limited())));
+        refused(&mut talk);
+        check("CONNACK", &mut talk);
+        for (name, act) in acts {
+            let mut talk = Conversation::connected(limited(), &Settings::default());
+            act(&mut talk);
+            if !talk.requests.is_empty() {
+                refused(&mut talk);
+            }
+            check(name, &mut talk);
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ impl Broker {
                 Err(refusal) => Reply::Refused(refusal),
             };
         }
+        // [MQTT-3.1.4-2]
         if let Err(refusal) = self.authenticator.admit(connect.credentials.as_ref(), peer) {
             return Reply::Refused(refusal);
         }
@@ -120,6 +121,7 @@ impl Broker {
         if let Some(will) = connect.will.as_deref() {
             self.check_will(will)?;
         }
+        // [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]
         let is_assigned = connect.client_id.is_none();
         let id = connect.client_id.map_or_else(|| self.registry.assign(), Arc::from);
         let asked = connect.session_expiry.unwrap_or(self.rules.session_expiry_default);
@@ -138,6 +140,7 @@ impl Broker {
             })?;
             client.name = Some(name);
         }
+        // [MQTT-3.1.2-7]
         client.will = connect.will;
         client.subscriptions_max = u32::try_from(connect.subscriptions_max).unwrap_or(u32::MAX);
         client.mailbox = entered.mailbox;

@@ -23,6 +23,7 @@ impl Broker {
         }
         client.standing = Standing::Unknown;
         let key = client.key();
+        // [MQTT-3.1.2-10]; without one nothing is published, 3.1.1 [MQTT-3.1.2-12].
         let will = client.will.take();
         match client.mailbox.take() {
             Some(mailbox) => self.leave_session(client, &mailbox, will, now, batch),
@@ -33,7 +34,7 @@ impl Broker {
                 }
                 self.leave_to_others(client, key, now, batch);
                 if let Some(will) = will {
-                    // No session outlives the connection, so the delay ends with it [MQTT-3.1.3-9].
+                    // No session outlives the connection, so the delay ends with it [MQTT-3.1.2-8].
                     self.publish_will(*will, key, now, batch);
                 }
             }
@@ -56,7 +57,7 @@ impl Broker {
         let delays = will.as_ref().is_some_and(|will| !will.delay.is_zero());
         let (at_once, later) = if delays { (None, will) } else { (will, None) };
         match mailbox.detach(&client.outbox, later, now.instant) {
-            // §3.1.3.2.2: the session goes on elsewhere, within the delay.
+            // The session goes on elsewhere, within the delay [MQTT-3.1.3-9].
             Detached::Replaced { will, has_ended } => {
                 if let Some(will) = will.filter(|_| has_ended) {
                     self.publish_will(*will, mailbox.key(), now, batch);
@@ -117,7 +118,7 @@ impl Broker {
         }
         self.hand_on(remains.entries.into_iter(), mailbox.key(), now, batch);
         if let Some(will) = remains.will {
-            self.publish_will(*will, mailbox.key(), now, batch); // [MQTT-3.1.3-9]
+            self.publish_will(*will, mailbox.key(), now, batch); // [MQTT-3.1.2-8]
         }
     }
 
@@ -141,6 +142,7 @@ impl Broker {
     }
 
     fn publish_will(&self, will: Will, publisher: u64, now: Now, batch: &mut Batch) {
+        // Retained or not, as it says [MQTT-3.1.2-14], [MQTT-3.1.2-15].
         let mut publication = will.publication;
         publication.publisher = publisher;
         publication.expires_at = will.expiry.and_then(|expiry| now.instant.checked_add(expiry));

@@ -26,6 +26,7 @@ impl Broker {
     ) -> Result<Published, Refusal> {
         let mut publication = publish.publication;
         publication.publisher = client.key();
+        // At QoS 1 each is a new message [MQTT-4.3.2-5].
         let Some(packet_id) = publish.packet_id else { return self.accept(publication, now, batch) };
         // [MQTT-4.3.3-10]: the id tells a repetition until its PUBREL.
         let is_new = client
@@ -34,6 +35,7 @@ impl Broker {
         if !is_new {
             return Ok(Published { matched: 1 });
         }
+        // One that has expired is accepted all the same [MQTT-4.3.3-13]; deliveries of it are not sent.
         let accepted = self.accept(publication, now, batch);
         if accepted.is_err() {
             // §4.3.3: after a refusal the id is free again.
@@ -95,10 +97,12 @@ impl Broker {
         publication.published_ms = now.unix_ms;
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
+        // [MQTT-3.3.1-8]
         if !publication.retain {
             return self.deliver(&publication, now, batch);
         }
         let _order = self.order_of(&publication.topic).map(Mutex::lock);
+        // [MQTT-3.3.1-5]
         keep(&publication)?;
         self.deliver(&publication, now, batch)
     }
@@ -114,6 +118,7 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
+        // [MQTT-3.3.2-3], [MQTT-4.5.0-1]
         let matched = self.router.matching(&publication.topic);
         // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), and nothing is promised that
         // would have to wait for a client that may not be there.
@@ -130,12 +135,15 @@ impl Broker {
             batch,
             tally: Tally::default(),
         };
+        // To all before the next one is looked at, so each subscriber gets a publisher's messages in its order
+        // [MQTT-4.6.0-5], whatever the topic [MQTT-4.6.0-6].
         for target in matched.targets() {
             let member = &target.member;
             match &member.target {
                 Target::Group(group) => fan_out.push_to_one(group, publication, &[]),
                 _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
                 _ => {
+                    // RETAIN and QoS as the subscription wants: [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT-3.8.4-8].
                     let entry = Entry::live(publication, member, target.also.clone(), fan_out.size_bytes);
                     fan_out.push(member, entry);
                 }
@@ -236,6 +244,7 @@ impl FanOut<'_> {
     ) {
         let mut tried = tried.to_vec();
         while let Some(member) = group.pick(self.broker.rules.shared_strategy, &tried) {
+            // [MQTT-4.8.2-3]
             let entry = Entry::live(publication, &member, None, self.size_bytes);
             if self.push(&member, entry) != Pushed::Closed {
                 return;

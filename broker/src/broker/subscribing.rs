@@ -38,6 +38,7 @@ impl Broker {
             }
             let id = id_for(&subscribe, old.as_deref(), holdings);
             let subscription = self.subscription(target, id, qos, subscribe);
+            // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
             self.route_in(&subscription);
             if let Some(old) = &old {
@@ -45,6 +46,7 @@ impl Broker {
                 holdings.forget_retained(old);
             }
             holdings.insert(Arc::clone(&subscription));
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
             let is_wanted = match retained {
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => old.is_none(),
@@ -137,6 +139,7 @@ impl Broker {
     }
 
     /// Out of the tables; what waits for it and was not sent goes to others of its group.
+    /// [MQTT-3.10.4-2]; what was sent is completed, since the exchanges under way are not touched [MQTT-3.10.4-3].
     fn take_out(&self, client: &Client, subscription: &Arc<Subscription>, now: Now, batch: &mut Batch) {
         self.route_out(subscription);
         // Before it ends, since what is queued for a dead one may be skipped by any flush; and after it, for a publisher
@@ -168,6 +171,7 @@ impl Broker {
                     let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
                     outbox.push_retained(names.iter().filter_map(|name| {
                         let publication = self.retained.get(name, now)?;
+                        // With RETAIN, 3.1.1 [MQTT-3.3.1-8].
                         Some(Entry::retained(publication, subscription))
                     }));
                     if cursor.is_done() {

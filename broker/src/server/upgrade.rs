@@ -74,6 +74,7 @@ impl Handshake {
     }
 
     /// Serves the request, then hands the socket to a task of its own, so that what HTTP needed is freed.
+    /// TCP: bytes arrive, and in order [MQTT-4.2.0-1].
     pub(super) async fn run(self, stream: TcpStream) {
         let this = Arc::new(self);
         let timeout = this.shared.settings.handshake_timeout;

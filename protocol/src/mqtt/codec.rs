@@ -149,6 +149,7 @@ impl Codec {
         let Some((remaining, header_len)) = remaining_length(&mut reader)? else { return Ok(None) };
         let bytes = header_len + remaining;
         let limit = self.limits.packet_bytes_max;
+        // [MQTT-3.2.2-15]
         if bytes > limit {
             return Err(DecodeError::TooLarge { bytes, limit });
         }
@@ -185,6 +186,8 @@ impl Codec {
     }
 
     /// Type and flags (§2.1.3), and whether the peer may send this type at all.
+    /// Each type has its own flags [MQTT-2.1.3-1]: PUBREL [MQTT-3.6.1-1], SUBSCRIBE [MQTT-3.8.1-1], UNSUBSCRIBE
+    /// [MQTT-3.10.1-1], DISCONNECT [MQTT-3.14.1-1], AUTH [MQTT-3.15.1-1].
     fn check_first_byte(&self, first: u8) -> Result<PacketType, DecodeError> {
         let packet_type =
             PacketType::from_u8(first >> 4).ok_or(DecodeError::Malformed("packet type 0 is reserved"))?;
@@ -315,11 +318,13 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
+        // [MQTT-4.7.3-3]: two bytes of length say no more than 65 535
         let len = usize::from(self.u16()?);
         self.reader.bytes(len).ok_or(INCOMPLETE)
     }
 
-    /// A UTF-8 string: no surrogates [MQTT-1.5.4-1], no U+0000 [MQTT-1.5.4-2].
+    /// A UTF-8 string: no surrogates [MQTT-1.5.4-1], no U+0000 [MQTT-1.5.4-2]; U+FEFF is a character like any other, in
+    /// front too [MQTT-1.5.4-3].
     pub(super) fn string(&mut self) -> Result<&'a str, DecodeError> {
         let text = simdutf8::basic::from_utf8(self.binary()?)
             .map_err(|_| DecodeError::Malformed("a string that is not UTF-8 [MQTT-1.5.4-1]"))?;

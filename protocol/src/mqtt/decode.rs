@@ -69,6 +69,7 @@ impl Codec {
         check_connect_flags(version, flags)?;
         let keep_alive_s = field.u16()?;
         let properties = self.properties(field, Place::Connect)?;
+        // [MQTT-3.1.3-1], [MQTT-3.1.3-3], [MQTT-3.1.3-4]
         let client_id = match field.string()? {
             id if is_name(id) => id.into(),
             _ => return Err(DecodeError::ClientIdentifier),
@@ -76,7 +77,9 @@ impl Codec {
         let will = if flags & 0x04 == 0 { None } else { Some(self.decode_will(flags, field)?) };
         // MQTT 3.1 §3.1: where the flags promise a name or password that is missing, the length counts.
         let is_there = |field: &Field<'_>| version != Version::V3_1 || !field.is_empty();
+        // [MQTT-3.1.2-16], [MQTT-3.1.2-17], [MQTT-3.1.3-12]; what no flag announces is left over, which is malformed.
         let user_name = if flags & 0x80 != 0 && is_there(field) { Some(field.name()?.into()) } else { None };
+        // [MQTT-3.1.2-18], [MQTT-3.1.2-19]
         let password = if flags & 0x40 != 0 && is_there(field) {
             Some(Bytes::copy_from_slice(field.binary()?))
         } else {
@@ -88,7 +91,9 @@ impl Codec {
 
     fn decode_will(&self, flags: u8, field: &mut Field<'_>) -> Decoded<Will> {
         let qos = Field::qos(flags >> 3, DecodeError::Malformed("will QoS 3 [MQTT-3.1.2-12]"))?;
+        // [MQTT-3.1.2-9]
         let properties = self.properties(field, Place::Will)?;
+        // [MQTT-3.1.3-11]
         let topic = Topic::parse(field.name()?, &self.limits.topic)?;
         let payload = Bytes::copy_from_slice(field.binary()?);
         Ok(Will { topic, payload, qos, retain: flags & 0x20 != 0, properties })
@@ -119,7 +124,9 @@ impl Codec {
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::Malformed("DUP at QoS 0 [MQTT-3.3.1-2]"));
         }
+        // [MQTT-3.3.2-1]
         let name = field.name()?;
+        // [MQTT-2.2.1-2]
         let packet_id = if qos == QoS::AtMostOnce { 0 } else { field.packet_id()? };
         let properties = self.properties(field, Place::Publish)?;
         let topic = if name.is_empty() && self.is_v5() {
@@ -128,7 +135,7 @@ impl Codec {
             }
             None
         } else {
-            Some(Topic::parse(name, &self.limits.topic)?) // [MQTT-3.3.2-2]
+            Some(Topic::parse(name, &self.limits.topic)?) // [MQTT-3.3.2-2], [MQTT-4.7.0-1]
         };
         let payload = field.rest();
         Ok(Publish { dup, qos, retain: flags & 0x01 != 0, topic, packet_id, properties, payload })
@@ -168,7 +175,7 @@ impl Codec {
         let qos_3 = if self.is_v5() {
             DecodeError::Protocol("maximum QoS 3 in the subscription options")
         } else {
-            DecodeError::Malformed("QoS 3 in a subscription [MQTT-3.8.3-4]")
+            DecodeError::Malformed("QoS 3 in a subscription, 3.1.1 [MQTT-3.8.3-4]")
         };
         let retain_handling = match (options >> 4) & 0x03 {
             0 => RetainHandling::Send,
@@ -193,6 +200,7 @@ impl Codec {
 
     /// A filter that is one by the standard, and perhaps above our own limits.
     fn filter(&self, field: &mut Field<'_>) -> Decoded<Result<TopicFilter, TopicError>> {
+        // [MQTT-3.8.3-1], [MQTT-3.10.3-1]
         match TopicFilter::parse(field.name()?, &self.limits.topic) {
             Err(error @ (TopicError::TooLong { .. } | TopicError::TooManyLevels { .. })) => Ok(Err(error)),
             Err(error) => Err(error.into()),
@@ -300,10 +308,12 @@ fn check_connect_flags(version: Version, flags: u8) -> Decoded<()> {
     }
     // MQTT 3.1 §3.1: without a will the two are disregarded.
     if flags & 0x04 == 0 && flags & 0x38 != 0 && version != Version::V3_1 {
-        return Err(DecodeError::Malformed("will QoS or will retain without a will [MQTT-3.1.2-11]"));
+        return Err(DecodeError::Malformed(
+            "will QoS or will retain without a will [MQTT-3.1.2-11], [MQTT-3.1.2-13]",
+        ));
     }
     if version != Version::V5 && flags & 0xC0 == 0x40 {
-        return Err(DecodeError::Malformed("a password without a user name [MQTT-3.1.2-22]"));
+        return Err(DecodeError::Malformed("a password without a user name, 3.1.1 [MQTT-3.1.2-22]"));
     }
     Ok(())
 }

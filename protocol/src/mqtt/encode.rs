@@ -64,6 +64,7 @@ impl Codec {
         match packet {
             Packet::Connect(connect) => put_connect(connect, &mut body),
             Packet::ConnAck(connack) => {
+                // [MQTT-3.2.2-1]
                 body.put_u8(u8::from(connack.session_present));
                 let code =
                     if self.is_v5() { connack.reason.0 } else { connack.reason.to_connect_return_code() };
@@ -153,7 +154,7 @@ impl Codec {
         out.put_u16(suback.packet_id);
         self.put_properties(suback.properties.as_deref(), out);
         for reason in &suback.reasons {
-            // 3.1.1 §3.9.3 has one word for every failure.
+            // One word for every failure, 3.1.1 [MQTT-3.9.3-2].
             out.put_u8(if reason.is_error() && !self.is_v5() { 0x80 } else { reason.0 });
         }
     }

@@ -40,6 +40,7 @@ fn publish(publication: &Publication, version: Version, retain: bool) -> Prepare
         put_publisher_properties(publication, &mut properties);
     }
     let head = PublishHead {
+        // [MQTT-3.3.1-2], [MQTT-4.3.1-1]
         dup: false,
         qos: QoS::AtMostOnce,
         retain,
@@ -72,7 +73,7 @@ pub(super) fn put_publisher_properties(publication: &Publication, out: &mut Byte
         put_binary(out, data);
     }
     for (name, value) in properties.user.iter().filter(|(name, value)| is_string(name) && is_string(value)) {
-        put_user_property(out, name, value); // [MQTT-3.3.2-18]
+        put_user_property(out, name, value); // [MQTT-3.3.2-18], of a will [MQTT-3.1.3-10]
     }
 }
 

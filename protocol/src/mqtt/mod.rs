@@ -7,6 +7,10 @@
 //!   in_flight, aliases         what both ends keep in mind about packets
 //!   session                    one client's state
 //! ```
+//!
+//! # Conformance
+//!
+#![doc = include_str!("conformance.md")]
 
 mod aliases;
 mod codec;

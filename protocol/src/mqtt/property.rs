@@ -131,7 +131,9 @@ impl Properties {
         match id {
             0x01 => self.payload_format_indicator = Some(field.flag()?),
             0x02 => self.message_expiry_interval_s = Some(field.u32()?),
+            // [MQTT-3.3.2-19]
             0x03 => self.content_type = Some(field.string()?.into()),
+            // [MQTT-3.3.2-13]
             0x08 => self.response_topic = Some(field.string()?.into()),
             0x09 => self.correlation_data = Some(Bytes::copy_from_slice(field.binary()?)),
             SUBSCRIPTION_IDENTIFIER => {
@@ -164,6 +166,7 @@ impl Properties {
                 if self.user.len() >= user_properties_max {
                     return Err(DecodeError::UserProperties { limit: user_properties_max }); // SEC-15
                 }
+                // [MQTT-1.5.7-1]
                 let name = field.string()?.into();
                 self.user.push((name, field.string()?.into()));
             }
@@ -203,6 +206,7 @@ impl Properties {
     /// Writes the list with its length before it.
     pub(super) fn encode(properties: Option<&Self>, out: &mut BytesMut) {
         let Some(properties) = properties else {
+            // [MQTT-2.2.2-1]
             out.put_u8(0);
             return;
         };

@@ -83,6 +83,9 @@ impl ReasonCode {
     }
 
     /// Whether a packet of this type may carry the code (the tables of §3.2.2.2, §3.4.2.1 … §3.15.2.1).
+    /// What is decoded and what is said keeps to them: CONNACK [MQTT-3.2.2-8], PUBACK [MQTT-3.4.2-1], PUBREC
+    /// [MQTT-3.5.2-1], PUBREL [MQTT-3.6.2-1], PUBCOMP [MQTT-3.7.2-1], SUBACK [MQTT-3.9.3-2], UNSUBACK [MQTT-3.11.3-2],
+    /// DISCONNECT [MQTT-3.14.2-1], AUTH [MQTT-3.15.2-1].
     #[must_use]
     pub const fn is_allowed_in(self, packet: PacketType) -> bool {
         match packet {

@@ -56,7 +56,7 @@ fn options(version: Version, cases: &mut Vec<Case>) {
                 (Expected::Ends(PROTOCOL), "§3.8.3.1: retain handling 3 is a protocol error")
             }
             Version::V3_1 | Version::V3_1_1 if options > 2 => {
-                (Expected::Ends(MALFORMED), "3.1.1 [MQTT-3-8.3-4]: QoS 0, 1 or 2, and the other bits 0")
+                (Expected::Ends(MALFORMED), "3.1.1 [MQTT-3.8.3-4]: QoS 0, 1 or 2, and the other bits 0")
             }
             _ => (Expected::Taken, "§3.8.3.1"),
         };
@@ -130,7 +130,7 @@ fn shared(version: Version, cases: &mut Vec<Case>) {
     for options in [0x04, 0x05, 0x0C, 0x14] {
         let (reason, rule) = match version {
             Version::V5 => (PROTOCOL, "[MQTT-3.8.3-4]: No Local on a shared subscription"),
-            _ => (MALFORMED, "3.1.1 [MQTT-3-8.3-4]: QoS 0, 1 or 2, and the other bits 0"),
+            _ => (MALFORMED, "3.1.1 [MQTT-3.8.3-4]: QoS 0, 1 or 2, and the other bits 0"),
         };
         let packet = subscribe(version, &[(b"$share/g/a", options)]);
         let name = format!("a shared subscription with options {options:02X}");

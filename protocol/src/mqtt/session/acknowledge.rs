@@ -29,6 +29,7 @@ impl MqttSession {
             // [MQTT-4.4.0-2]: a refusal ends the exchange, and the identifier is free.
             Some((_, tag)) if ack.reason.is_error() => self.finish(packet_id, tag, outcome(ack.reason)),
             Some((Awaits::PubRec, tag)) => {
+                // [MQTT-4.3.3-3]
                 self.in_flight.advance(packet_id, Awaits::Record);
                 self.ask(RECEIVED, packet_id, Request::Received { tag });
                 self.go_on_resending(packet_id);
@@ -69,6 +70,7 @@ impl MqttSession {
     pub(super) fn handle_pubcomp(&mut self, ack: &Ack) -> Handled {
         match self.in_flight.find(ack.packet_id) {
             // "Not found" is no failure of the delivery: the client has completed it before.
+            // [MQTT-4.3.3-5]
             Some((Awaits::PubComp, tag)) => self.finish(ack.packet_id, tag, Settlement::Accepted),
             Some((Awaits::PubAck, _)) => {
                 return Err(protocol_error("PUBCOMP for a delivery at QoS 1", ack.packet_id));

@@ -92,12 +92,13 @@ impl MqttSession {
         }
         let id = &connect.client_id;
         if id.len() > self.settings.client_id_bytes_max {
+            // [MQTT-3.1.3-8]; the limit is above the 23 bytes that have to pass [MQTT-3.1.3-5].
             let detail = format!("the client id has more than {} bytes", self.settings.client_id_bytes_max);
             return Err(End::new(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, detail));
         }
         let needs_id = match connect.version {
             Version::V3_1 => true,
-            Version::V3_1_1 => !connect.clean_start, // [MQTT-3.1.3-8]
+            Version::V3_1_1 => !connect.clean_start, // 3.1.1 [MQTT-3.1.3-7], 3.1.1 [MQTT-3.1.3-8]
             Version::V5 => false,                    // [MQTT-3.1.3-6]
         };
         if needs_id && id.is_empty() {
@@ -223,7 +224,8 @@ impl MqttSession {
     }
 
     /// An end before the broker was asked. MQTT 5 has a CONNACK for most of them; 3.x only for the version and
-    /// the client id, everything else is a plain close [MQTT-3.1.4-1].
+    /// the client id, everything else is a plain close [MQTT-3.1.4-1], 3.1.1 [MQTT-3.1.4-1], 3.1.1
+    /// [MQTT-3.2.2-6].
     pub(super) fn refuse_unconnected(&mut self, reason: ReasonCode, detail: &str) {
         let is_said = if self.is_v5() {
             reason.is_allowed_in(PacketType::ConnAck)

@@ -37,6 +37,7 @@ impl MqttSession {
         let packet_id = match qos {
             QoS::AtMostOnce => 0, // [MQTT-2.2.1-2]
             // `wants` has asked for no more than there are identifiers.
+            // [MQTT-4.3.2-1], [MQTT-4.3.3-1]
             _ => match self.in_flight.next_id() {
                 Some(packet_id) => packet_id,
                 None => return self.settle(delivery.tag, Settlement::Requeue),

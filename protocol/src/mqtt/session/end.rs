@@ -84,6 +84,7 @@ impl MqttSession {
         let lane = if is_planned && !self.is_v5() { DataLane::Drain } else { DataLane::Abort };
         self.phase = Phase::Closed;
         self.input = Input::default(); // [MQTT-3.1.4-6]
+        // [MQTT-3.14.4-2], [MQTT-4.13.2-1], [MQTT-3.2.2-7]
         self.outputs.push_back(Output::Close(reason, lane));
     }
 }

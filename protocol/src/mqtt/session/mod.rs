@@ -374,6 +374,7 @@ impl Session for MqttSession {
     }
 
     fn wants(&self) -> Wants {
+        // A full window holds back nothing but deliveries above QoS 0 [MQTT-4.9.0-3].
         let is_connected = self.is_connected();
         Wants {
             input: self.takes_packets() && self.input.is_drained(),

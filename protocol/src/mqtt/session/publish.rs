@@ -101,6 +101,7 @@ impl MqttSession {
     fn resolve(&mut self, topic: Option<Topic>, alias: Option<u16>) -> Result<Topic, End> {
         let maximum = self.settings.topic_alias_maximum;
         match (topic, alias) {
+            // [MQTT-3.2.2-17]; without an announcement the maximum is 0 [MQTT-3.2.2-18].
             // [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.3.2-12]
             (_, Some(alias)) if alias == 0 || alias > maximum => {
                 let detail = format!("topic alias {alias} is not between 1 and {maximum}");
@@ -161,7 +162,7 @@ impl MqttSession {
             Refusal::NotAuthorized | Refusal::Forbidden(_) | Refusal::BadTopic(_) => {
                 self.answer_publish(answer, Ack::new(packet_id, ReasonCode::SUCCESS));
             }
-            // An acknowledgement would claim that the message is safe.
+            // An acknowledgement would claim that the message is safe: 3.1.1 [MQTT-4.8.0-2].
             _ => self.end_by(refusal),
         }
     }

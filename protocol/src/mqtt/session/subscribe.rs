@@ -31,6 +31,7 @@ impl MqttSession {
             .as_ref()
             .and_then(|list| list.subscription_identifiers.first().copied())
             .and_then(NonZeroU32::new);
+        // One after another, with one answer [MQTT-3.8.4-5].
         let mut filters = Vec::with_capacity(subscribe.filters.len());
         let mut requests: Vec<Subscribe> = Vec::new();
         for subscription in &subscribe.filters {
@@ -123,7 +124,8 @@ impl MqttSession {
         Ok(())
     }
 
-    /// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1]
+    /// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1]; as in SUBACK, the identifier is that of the
+    /// request [MQTT-2.2.1-6].
     pub(super) fn handle_unsubscribe_reply(&mut self, unsubscribing: Unsubscribing, reply: Reply) {
         let mut existed = match reply {
             Reply::Unsubscribed(existed) => existed.into_iter(),
