@@ -321,6 +321,12 @@ impl Mailbox {
         Due { will, next: state.deadline().filter(|_| !is_expired), is_expired }
     }
 
+    /// Whether the client is away and the session's time is over.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        state.outbox.is_none() && state.expires_at.is_some_and(|at| at <= now)
+    }
+
     /// Ends the session if it is still away and its time has come; nobody can take it up from then on.
     pub fn expire(&self, now: Instant) -> bool {
         let mut state = self.state.lock();

@@ -558,6 +558,25 @@ fn a_delayed_will_is_dropped_when_the_client_comes_back_unless_the_session_ends(
     }
 }
 
+#[test]
+fn a_will_that_is_due_is_published_though_the_client_comes_back_before_the_timer() {
+    let second = Duration::from_secs(1);
+    for (expiry, delay, clean_start) in
+        [(3 * second, 5 * second, false), (3 * second, 5 * second, true), (HOUR, 5 * second, false)]
+    {
+        let mut world = World::new();
+        let mut watcher = world.connect("w", HOUR);
+        world.subscribe(&mut watcher, "t", AtLeastOnce);
+        let guest = world.try_connect(with_will("c", false, expiry, delay)).unwrap();
+        world.leave(guest);
+        world.now += 5 * second;
+        let _new = world.try_connect(connect("c", clean_start, HOUR)).unwrap();
+        assert_eq!(world.drain(&mut watcher), ["will"], "{expiry:?} {clean_start}");
+        world.pass(2 * HOUR);
+        assert!(world.drain(&mut watcher).is_empty(), "{expiry:?} {clean_start}");
+    }
+}
+
 // ---- groups ----
 
 #[test]

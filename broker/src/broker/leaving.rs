@@ -140,7 +140,7 @@ impl Broker {
         due.len() == DUE_MAX
     }
 
-    fn publish_will(&self, will: Will, publisher: u64, now: Now, batch: &mut Batch) {
+    pub(super) fn publish_will(&self, will: Will, publisher: u64, now: Now, batch: &mut Batch) {
         let mut publication = will.publication;
         publication.publisher = publisher;
         publication.expires_at = will.expiry.and_then(|expiry| now.instant.checked_add(expiry));
