@@ -260,8 +260,8 @@ impl Mailbox {
 
     // ---- for publishers ----
 
-    /// Queues without waiting. Gives the outbox if the caller has to flush it.
-    pub fn push(&self, mut entry: Entry, now: Instant) -> (Pushed, Option<Arc<Outbox>>) {
+    /// Queues without waiting. Gives the outbox, if it went there, and whether the caller has to flush that.
+    pub fn push(&self, mut entry: Entry, now: Instant) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
         let mut state = self.state.lock();
         if state.has_ended {
             return (Pushed::Closed, None);
@@ -284,7 +284,7 @@ impl Mailbox {
         if is_acked {
             self.note(&state);
         }
-        (pushed, must_flush.then_some(outbox))
+        (pushed, Some((outbox, must_flush)))
     }
 
     /// A subscription has ended: what is queued for it makes room for others.

@@ -67,6 +67,18 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Rules)) -> Self {
+        Self::with_limits(
+            change,
+            Limits {
+                messages_max: QUEUE,
+                bytes_max: 1 << 20,
+                publish_wait: Duration::ZERO,
+                slow_after: Duration::ZERO,
+            },
+        )
+    }
+
+    fn with_limits(change: impl FnOnce(&mut Rules), limits: Limits) -> Self {
         let now = tokio::time::Instant::now().into_std();
         let metrics = Metrics::new(now);
         let mut rules = Rules {
@@ -83,12 +95,7 @@ impl World {
         };
         change(&mut rules);
         let shared = Shared {
-            limits: Limits {
-                messages_max: QUEUE,
-                bytes_max: 1 << 20,
-                publish_wait: Duration::ZERO,
-                slow_after: Duration::ZERO,
-            },
+            limits,
             write: WriteLimits { coalesce_bytes: 1 << 14, batch_bytes: 1 << 16 },
             publication_bytes: Arc::new(AtomicUsize::new(0)),
             entries: AtomicIsize::new(0),
@@ -510,6 +517,28 @@ fn there_are_no_more_sessions_than_allowed() {
     // One takes the other's place.
     world.try_connect(connect("a", true, HOUR)).unwrap();
     assert_eq!(world.sessions(), 2);
+}
+
+// ---- limits ----
+
+#[test]
+fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
+    let limits = Limits { messages_max: QUEUE, bytes_max: 1 << 20, publish_wait: HOUR, slow_after: HOUR };
+    let mut world = World::with_limits(|_| (), limits);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", AtLeastOnce);
+    let mut publisher = world.clean("p");
+    let peer = Peer { ip: [127, 0, 0, 1].into(), is_forwarded: false };
+    let mut batch = Batch::default();
+    for number in 0..=QUEUE {
+        let publication = publication(&number.to_string(), AtLeastOnce);
+        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+        let now = Now { instant: world.now, unix_ms: 0 };
+        world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
+        assert_eq!(batch.slow.len(), usize::from(number == QUEUE), "after {number}");
+    }
+    batch.flush(world.now);
+    assert_eq!(world.drain(&mut guest), numbers(0..QUEUE + 1));
 }
 
 // ---- wills ----
