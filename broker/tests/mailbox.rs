@@ -541,6 +541,58 @@ fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
     assert_eq!(world.drain(&mut guest), numbers(0..QUEUE + 1));
 }
 
+#[test]
+fn a_full_queue_of_a_client_that_is_away_costs_no_look_at_all_of_it_for_each_message() {
+    const MANY: usize = 20_000;
+    let limits = Limits {
+        messages_max: MANY,
+        bytes_max: usize::MAX,
+        publish_wait: Duration::ZERO,
+        slow_after: Duration::ZERO,
+    };
+    let mut world = World::with_limits(|_| (), limits);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", AtLeastOnce);
+    world.leave(guest);
+    let mut publisher = world.clean("p");
+    let mut took = |count: usize| {
+        let start = tokio::time::Instant::now();
+        for _ in 0..count {
+            world.publish_by(&mut publisher, "m", AtLeastOnce, None);
+        }
+        start.elapsed()
+    };
+    let filling = took(MANY);
+    let full = took(MANY / 20);
+    assert!(full < filling, "{full:?} for a twentieth of what took {filling:?}");
+}
+
+#[test]
+fn what_has_expired_or_was_unsubscribed_makes_room_for_what_comes() {
+    for drop in [Overflow::DropOldest, Overflow::DropNewest] {
+        let mut world = World::with(|rules| rules.overflow_offline = drop);
+        let mut guest = world.connect("c", HOUR);
+        world.subscribe(&mut guest, "t", AtLeastOnce);
+        world.leave(guest);
+        for number in 0..QUEUE {
+            let mut publisher = world.clean("p");
+            let mut publication = publication(&number.to_string(), AtLeastOnce);
+            publication.expires_at = number.is_multiple_of(2).then(|| world.now + Duration::from_secs(5));
+            let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+            world.request(&mut publisher.client, request);
+            world.leave(publisher);
+        }
+        world.pass(Duration::from_secs(6));
+        for number in QUEUE..QUEUE + QUEUE / 2 {
+            world.publish(&number.to_string(), AtLeastOnce);
+        }
+        let mut guest = world.connect("c", HOUR);
+        let odd = (0..QUEUE).filter(|number| !number.is_multiple_of(2));
+        let expected: Vec<_> = odd.chain(QUEUE..QUEUE + QUEUE / 2).map(|number| number.to_string()).collect();
+        assert_eq!(world.drain(&mut guest), expected, "{drop:?}");
+    }
+}
+
 // ---- wills ----
 
 #[test]
