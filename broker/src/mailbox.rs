@@ -55,6 +55,8 @@ struct State {
     outbox: Option<Arc<Outbox>>,
     holdings: Holdings,
     backlog: Lane,
+    /// Messages that came since the whole backlog was last searched for what nobody waits for any more.
+    unsearched: usize,
     /// The wire forms of the version that the client speaks now.
     forms: Option<&'static Forms>,
     /// How long it is kept after a connection.
@@ -261,8 +263,8 @@ impl Mailbox {
 
     // ---- for publishers ----
 
-    /// Queues without waiting. Gives the outbox if the caller has to flush it.
-    pub fn push(&self, mut entry: Entry, now: Instant) -> (Pushed, Option<Arc<Outbox>>) {
+    /// Queues without waiting. Gives the outbox, if it went there, and whether the caller has to flush that.
+    pub fn push(&self, mut entry: Entry, now: Instant) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
         let mut state = self.state.lock();
         if state.has_ended {
             return (Pushed::Closed, None);
@@ -285,12 +287,13 @@ impl Mailbox {
         if is_acked {
             self.note(&state);
         }
-        (pushed, must_flush.then_some(outbox))
+        (pushed, Some((outbox, must_flush)))
     }
 
     /// A subscription has ended: what is queued for it makes room for others.
     pub fn note_dead(&self) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.unsearched = usize::MAX;
         if let Some(outbox) = &state.outbox {
             outbox.note_dead();
         }
@@ -320,6 +323,12 @@ impl Mailbox {
         let will = state.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
         let is_expired = state.expires_at.is_some_and(|at| at <= now);
         Due { will, next: state.deadline().filter(|_| !is_expired), is_expired }
+    }
+
+    /// Whether the client is away and the session's time is over.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        state.outbox.is_none() && state.expires_at.is_some_and(|at| at <= now)
     }
 
     /// Ends the session if it is still away and its time has come; nobody can take it up from then on.
@@ -366,6 +375,7 @@ impl Mailbox {
             for entry in unsent.into_iter().chain(queued).chain(waiting) {
                 state.backlog.push_back(entry);
             }
+            state.unsearched = usize::MAX;
         }
         self.note(state);
     }
@@ -399,8 +409,7 @@ impl Mailbox {
                 || (backlog.len() < count_max && backlog.bytes().saturating_add(size) <= bytes_max)
         };
         if !fits(&state.backlog) {
-            let over = |entry: &Entry| !entry.subscription.is_alive() || entry.publication.is_expired(now);
-            self.left(state.backlog.remove_where(over));
+            self.left(state.remove_over(now));
         }
         if self.overflow == Overflow::DropNewest && !fits(&state.backlog) {
             state.lose(&entry);
@@ -414,6 +423,7 @@ impl Mailbox {
             dropped += 1;
         }
         state.backlog.push_back(entry);
+        state.unsearched = state.unsearched.saturating_add(1);
         self.note(state);
         if dropped == 0 { Pushed::Queued } else { Pushed::Made(DropReason::Oldest, dropped) }
     }
@@ -438,6 +448,19 @@ impl State {
     fn deadline(&self) -> Option<Instant> {
         let will = self.will.as_ref().map(|(at, _)| *at);
         will.into_iter().chain(self.expires_at).min()
+    }
+
+    /// Removes what nobody waits for any more: at the front always, elsewhere once for as many messages as wait. A
+    /// client that stays away must not cost its publishers a look at all of them for each message.
+    fn remove_over(&mut self, now: Instant) -> usize {
+        let is_over = |entry: &Entry| !entry.subscription.is_alive() || entry.publication.is_expired(now);
+        let before = self.backlog.len();
+        while self.backlog.pop_front_if(is_over).is_some() {}
+        if self.unsearched >= before {
+            self.unsearched = 0;
+            self.backlog.remove_where(is_over);
+        }
+        before - self.backlog.len()
     }
 
     fn lose(&mut self, entry: &Entry) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use tidegate_protocol::session::{CloseKind, CloseReason, Forms, Refusal};
+use tidegate_protocol::session::{CloseKind, CloseReason, Forms, Refusal, Will};
 
 use crate::mailbox::{Attached, Mailbox};
 use crate::outbox::Outbox;
@@ -52,6 +52,8 @@ pub struct Entered {
     pub is_present: bool,
     /// What it finds there.
     pub attached: Attached,
+    /// Its delay was over before the client came back, and nobody has published it yet [MQTT-3.1.3-9].
+    pub will: Option<Box<Will>>,
     /// A session that had to end for it; nobody can take it up any more. To be cleared.
     pub ended: Option<Arc<Mailbox>>,
 }
@@ -95,13 +97,14 @@ impl Registry {
     ) -> Result<Entered, Refusal> {
         let mut known = self.known.entry(Arc::clone(name)).or_default();
         // [MQTT-3.1.4-4]
-        let is_over = |mailbox: &Arc<Mailbox>| arrival.clean_start || mailbox.take_due(now).is_expired;
+        let is_over = |mailbox: &Arc<Mailbox>| arrival.clean_start || mailbox.is_expired(now);
         let ended = known.mailbox.take_if(|mailbox| is_over(mailbox));
         if let Some(ended) = &ended {
             ended.end(); // [MQTT-3.1.2-4]
         }
         // [MQTT-3.1.2-5]; else a new one begins [MQTT-3.1.2-6].
         let is_present = known.mailbox.is_some();
+        let will = known.mailbox.as_ref().and_then(|mailbox| mailbox.take_due(now).will);
         let is_new = !is_present && !arrival.session_expiry.is_zero();
         match (&ended, is_new) {
             (None, true) => {
@@ -126,7 +129,7 @@ impl Registry {
         let mailbox = known.mailbox.clone();
         let attached =
             mailbox.as_ref().map(|mailbox| mailbox.attach(outbox, arrival.session_expiry, arrival.forms));
-        Ok(Entered { mailbox, is_present, attached: attached.unwrap_or_default(), ended })
+        Ok(Entered { mailbox, is_present, attached: attached.unwrap_or_default(), will, ended })
     }
 
     /// Removes a client, unless another connection has its name already (`false`). A session that waits stays.

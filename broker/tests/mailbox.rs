@@ -67,6 +67,18 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Rules)) -> Self {
+        Self::with_limits(
+            change,
+            Limits {
+                messages_max: QUEUE,
+                bytes_max: 1 << 20,
+                publish_wait: Duration::ZERO,
+                slow_after: Duration::ZERO,
+            },
+        )
+    }
+
+    fn with_limits(change: impl FnOnce(&mut Rules), limits: Limits) -> Self {
         let now = tokio::time::Instant::now().into_std();
         let metrics = Metrics::new(now);
         let mut rules = Rules {
@@ -83,12 +95,7 @@ impl World {
         };
         change(&mut rules);
         let shared = Shared {
-            limits: Limits {
-                messages_max: QUEUE,
-                bytes_max: 1 << 20,
-                publish_wait: Duration::ZERO,
-                slow_after: Duration::ZERO,
-            },
+            limits,
             write: WriteLimits { coalesce_bytes: 1 << 14, batch_bytes: 1 << 16 },
             publication_bytes: Arc::new(AtomicUsize::new(0)),
             entries: AtomicIsize::new(0),
@@ -512,6 +519,80 @@ fn there_are_no_more_sessions_than_allowed() {
     assert_eq!(world.sessions(), 2);
 }
 
+// ---- limits ----
+
+#[test]
+fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
+    let limits = Limits { messages_max: QUEUE, bytes_max: 1 << 20, publish_wait: HOUR, slow_after: HOUR };
+    let mut world = World::with_limits(|_| (), limits);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", AtLeastOnce);
+    let mut publisher = world.clean("p");
+    let peer = Peer { ip: [127, 0, 0, 1].into(), is_forwarded: false };
+    let mut batch = Batch::default();
+    for number in 0..=QUEUE {
+        let publication = publication(&number.to_string(), AtLeastOnce);
+        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+        let now = Now { instant: world.now, unix_ms: 0 };
+        world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
+        assert_eq!(batch.slow.len(), usize::from(number == QUEUE), "after {number}");
+    }
+    batch.flush(world.now);
+    assert_eq!(world.drain(&mut guest), numbers(0..QUEUE + 1));
+}
+
+#[test]
+fn a_full_queue_of_a_client_that_is_away_costs_no_look_at_all_of_it_for_each_message() {
+    const MANY: usize = 20_000;
+    let limits = Limits {
+        messages_max: MANY,
+        bytes_max: usize::MAX,
+        publish_wait: Duration::ZERO,
+        slow_after: Duration::ZERO,
+    };
+    let mut world = World::with_limits(|_| (), limits);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", AtLeastOnce);
+    world.leave(guest);
+    let mut publisher = world.clean("p");
+    let mut took = |count: usize| {
+        let start = tokio::time::Instant::now();
+        for _ in 0..count {
+            world.publish_by(&mut publisher, "m", AtLeastOnce, None);
+        }
+        start.elapsed()
+    };
+    let filling = took(MANY);
+    let full = took(MANY / 20);
+    assert!(full < filling, "{full:?} for a twentieth of what took {filling:?}");
+}
+
+#[test]
+fn what_has_expired_or_was_unsubscribed_makes_room_for_what_comes() {
+    for drop in [Overflow::DropOldest, Overflow::DropNewest] {
+        let mut world = World::with(|rules| rules.overflow_offline = drop);
+        let mut guest = world.connect("c", HOUR);
+        world.subscribe(&mut guest, "t", AtLeastOnce);
+        world.leave(guest);
+        for number in 0..QUEUE {
+            let mut publisher = world.clean("p");
+            let mut publication = publication(&number.to_string(), AtLeastOnce);
+            publication.expires_at = number.is_multiple_of(2).then(|| world.now + Duration::from_secs(5));
+            let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+            world.request(&mut publisher.client, request);
+            world.leave(publisher);
+        }
+        world.pass(Duration::from_secs(6));
+        for number in QUEUE..QUEUE + QUEUE / 2 {
+            world.publish(&number.to_string(), AtLeastOnce);
+        }
+        let mut guest = world.connect("c", HOUR);
+        let odd = (0..QUEUE).filter(|number| !number.is_multiple_of(2));
+        let expected: Vec<_> = odd.chain(QUEUE..QUEUE + QUEUE / 2).map(|number| number.to_string()).collect();
+        assert_eq!(world.drain(&mut guest), expected, "{drop:?}");
+    }
+}
+
 // ---- wills ----
 
 #[test]
@@ -555,6 +636,25 @@ fn a_delayed_will_is_dropped_when_the_client_comes_back_unless_the_session_ends(
         world.end(&mut guest);
         world.pass(2 * HOUR);
         assert_eq!(world.drain(&mut watcher).len(), expected, "clean {clean_start} away {is_away}");
+    }
+}
+
+#[test]
+fn a_will_that_is_due_is_published_though_the_client_comes_back_before_the_timer() {
+    let second = Duration::from_secs(1);
+    for (expiry, delay, clean_start) in
+        [(3 * second, 5 * second, false), (3 * second, 5 * second, true), (HOUR, 5 * second, false)]
+    {
+        let mut world = World::new();
+        let mut watcher = world.connect("w", HOUR);
+        world.subscribe(&mut watcher, "t", AtLeastOnce);
+        let guest = world.try_connect(with_will("c", false, expiry, delay)).unwrap();
+        world.leave(guest);
+        world.now += 5 * second;
+        let _new = world.try_connect(connect("c", clean_start, HOUR)).unwrap();
+        assert_eq!(world.drain(&mut watcher), ["will"], "{expiry:?} {clean_start}");
+        world.pass(2 * HOUR);
+        assert!(world.drain(&mut watcher).is_empty(), "{expiry:?} {clean_start}");
     }
 }
 

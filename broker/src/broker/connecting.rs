@@ -157,6 +157,9 @@ impl Broker {
         if let Some(ended) = entered.ended {
             self.clear(&ended, now, batch);
         }
+        if let Some(will) = entered.will {
+            self.publish_will(*will, client.key(), now, batch);
+        }
         Ok(Connected {
             client_id: id,
             is_assigned,

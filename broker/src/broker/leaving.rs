@@ -141,7 +141,7 @@ impl Broker {
         due.len() == DUE_MAX
     }
 
-    fn publish_will(&self, will: Will, publisher: u64, now: Now, batch: &mut Batch) {
+    pub(super) fn publish_will(&self, will: Will, publisher: u64, now: Now, batch: &mut Batch) {
         // Retained or not, as it says [MQTT-3.1.2-14], [MQTT-3.1.2-15].
         let mut publication = will.publication;
         publication.publisher = publisher;

@@ -201,10 +201,12 @@ impl FanOut<'_> {
         let pushed = match &member.target {
             Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
             Target::Mailbox(mailbox) => {
-                let (pushed, flush) = mailbox.push(entry, self.now.instant);
-                if let Some(outbox) = flush {
+                let (pushed, outbox) = mailbox.push(entry, self.now.instant);
+                if let Some((outbox, must_flush)) = outbox {
                     self.after_push(pushed, &outbox);
-                    self.batch.touched.push(outbox);
+                    if must_flush {
+                        self.batch.touched.push(outbox);
+                    }
                 }
                 pushed
             }
