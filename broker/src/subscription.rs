@@ -242,6 +242,10 @@ impl Member for Arc<Subscription> {
         self.copies
     }
 
+    fn filter(&self) -> &str {
+        self.filter.as_str()
+    }
+
     fn identifier(&self) -> Option<NonZeroU32> {
         Subscription::identifier(self)
     }

@@ -90,7 +90,7 @@ impl Broker {
     /// Enters a subscription in the place of an older one of the same client, filter and id.
     fn route_in(&self, subscription: &Arc<Subscription>) {
         let Some(group) = subscription.group() else {
-            self.router.subscribe(&subscription.filter, Arc::clone(subscription));
+            self.router.subscribe(Arc::clone(subscription));
             return;
         };
         let filter = &subscription.filter;
@@ -99,7 +99,7 @@ impl Broker {
             let id = SubscriptionId(0);
             let terms = Terms { qos: QoS::ExactlyOnce, copies: Copies::PerSubscription, ..Terms::default() };
             let target = Target::Group(Arc::clone(group));
-            self.router.subscribe(filter, Subscription::new(target, id, filter.clone(), terms));
+            self.router.subscribe(Subscription::new(target, id, filter.clone(), terms));
         });
     }
 
@@ -108,11 +108,11 @@ impl Broker {
         let client = subscription.target.client();
         match subscription.group() {
             None => {
-                self.router.unsubscribe(&subscription.filter, client, subscription.id);
+                self.router.unsubscribe(subscription.filter.as_str(), client, subscription.id);
             }
             Some(name) => {
                 self.groups.leave(name, &subscription.filter, client, subscription.id, |group| {
-                    self.router.unsubscribe(&subscription.filter, group.key(), SubscriptionId(0));
+                    self.router.unsubscribe(subscription.filter.as_str(), group.key(), SubscriptionId(0));
                 });
             }
         }
