@@ -244,6 +244,24 @@ fn a_client_that_names_one_filter_twice_gets_one_copy() {
 }
 
 #[test]
+fn a_topic_outlives_every_subscriber_but_its_last_and_keeps_none_alive() {
+    let router = Router::with_cache_bytes(0);
+    let members: Vec<_> = (0..40).map(|client| plain(&filter("a/b"), client, 0)).collect();
+    let watches: Vec<_> = members.iter().map(|member| Arc::downgrade(&member.0)).collect();
+    members.into_iter().for_each(|member| drop(router.subscribe(member)));
+    // The first ones first, since the table knows the topic by them.
+    for (client, watch) in (0..).zip(&watches) {
+        assert_eq!(router.census().topics, 1);
+        assert!(router.unsubscribe("a/b", client, SubscriptionId(0)).is_some());
+        assert!(router.unsubscribe("a/b", client, SubscriptionId(0)).is_none());
+        assert!(watch.upgrade().is_none(), "{client} is kept");
+        let left = watches.iter().filter(|watch| watch.upgrade().is_some()).count();
+        assert_eq!(router.matching(&topic("a/b")).len(), left);
+    }
+    assert_eq!(router.census(), Census::default());
+}
+
+#[test]
 fn nothing_is_left_when_everyone_has_gone() {
     let router = Router::new();
     let texts = |n: u64| {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `TopicFilter::matches` is the definition; the tests hold every table against it. Spec: OASIS MQTT 5.0 §4.7.
-//! All locks here are leaves: nothing is called while one is held but the cheap clone of a member.
+//! All locks here are leaves: nothing is called while one is held but a member, for its cheap clone and its answers.
 
 mod cache;
 mod exact;
@@ -46,7 +46,7 @@ pub trait Member: Clone + Send + Sync + 'static {
     fn qos(&self) -> QoS;
     /// How it goes together with other matching subscriptions of its client.
     fn copies(&self) -> Copies;
-    /// The text of its filter. The tables keep none for members that have it.
+    /// The text of its filter. The table of exact filters has it from here and keeps none of its own.
     fn filter(&self) -> &str;
     /// What its client calls it in MQTT 5, if it does.
     fn identifier(&self) -> Option<NonZeroU32>;
@@ -89,20 +89,19 @@ impl<M: Member> Router<M> {
     ///
     /// A match that begins after this has returned sees it; one that runs meanwhile sees the old or the new.
     pub fn subscribe(&self, member: M) -> Option<M> {
-        let entered = member.clone();
         let replaced = if has_wildcard(member.filter()) {
-            self.wildcards.insert(member)
+            self.wildcards.insert(member.clone())
         } else {
-            self.exact.insert(member)
+            self.exact.insert(member.clone())
         };
-        self.generations.advance(entered.filter());
+        self.generations.advance(member.filter());
         if replaced.is_none() {
             self.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         replaced
     }
 
-    /// Removes a subscription and returns it. Matches found earlier may still hold it: it has to say itself that
+    /// Removes the subscription to the filter of this text and returns it. Matches found earlier may still hold it: it has to say itself that
     /// it is over.
     pub fn unsubscribe(&self, filter: &str, client: u64, subscription: SubscriptionId) -> Option<M> {
         let removed = if has_wildcard(filter) {
