@@ -15,7 +15,7 @@ use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 const SUBSCRIPTIONS: usize = 1_000_000;
 
 #[derive(Clone)]
-struct Entry(Arc<(u64, u32)>);
+struct Entry(Arc<(u64, u32, TopicFilter)>);
 
 impl Member for Entry {
     fn client(&self) -> u64 {
@@ -23,6 +23,9 @@ impl Member for Entry {
     }
     fn subscription(&self) -> SubscriptionId {
         SubscriptionId(self.0.1)
+    }
+    fn filter(&self) -> &str {
+        self.0.2.as_str()
     }
     fn identifier(&self) -> Option<std::num::NonZeroU32> {
         None
@@ -52,14 +55,14 @@ fn filter(n: usize) -> TopicFilter {
 }
 
 /// 10 000 clients with 100 subscriptions each.
-fn member(n: usize) -> Entry {
-    Entry(Arc::new(((n / 100) as u64, u32::try_from(n % 100).unwrap())))
+fn member(n: usize, filter: TopicFilter) -> Entry {
+    Entry(Arc::new(((n / 100) as u64, u32::try_from(n % 100).unwrap(), filter)))
 }
 
 fn filled(cache_bytes: usize) -> Router<Entry> {
     let router = Router::with_cache_bytes(cache_bytes);
     for n in 0..SUBSCRIPTIONS {
-        router.subscribe(&filter(n), member(n));
+        router.subscribe(member(n, filter(n)));
     }
     router
 }
@@ -93,8 +96,8 @@ fn subscribe_and_unsubscribe(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         n += 1;
         let filter = filter(n);
-        FULL.subscribe(&filter, member(n));
-        FULL.unsubscribe(&filter, (n / 100) as u64, SubscriptionId(u32::try_from(n % 100).unwrap()))
+        FULL.subscribe(member(n, filter.clone()));
+        FULL.unsubscribe(filter.as_str(), (n / 100) as u64, SubscriptionId(u32::try_from(n % 100).unwrap()))
     });
 }
 
@@ -103,7 +106,8 @@ fn subscribe_and_unsubscribe(bencher: Bencher<'_, '_>) {
 fn match_uncached_fan_out(bencher: Bencher<'_, '_>, subscribers: usize) {
     let router = Router::with_cache_bytes(0);
     for n in 0..subscribers {
-        router.subscribe(&TopicFilter::parse("a/b", &TopicLimits::STANDARD).unwrap(), member(n * 100));
+        let filter = TopicFilter::parse("a/b", &TopicLimits::STANDARD).unwrap();
+        router.subscribe(member(n * 100, filter));
     }
     let topic = Topic::parse("a/b", &TopicLimits::STANDARD).unwrap();
     bencher.bench_local(|| router.matching(black_box(&topic)));
@@ -116,11 +120,11 @@ fn main() {
 
 /// By the growth of the process; filters and members are made before, as a session has them anyway.
 fn print_cost_per_subscription() {
-    let entries: Vec<_> = (0..SUBSCRIPTIONS).map(|n| (filter(n), member(n))).collect();
+    let entries: Vec<_> = (0..SUBSCRIPTIONS).map(|n| member(n, filter(n))).collect();
     let router = Router::with_cache_bytes(0);
     let (before, begin) = (resident_bytes(), std::time::Instant::now());
-    for (filter, member) in &entries {
-        router.subscribe(filter, member.clone());
+    for member in &entries {
+        router.subscribe(member.clone());
     }
     let (elapsed, bytes) = (begin.elapsed(), resident_bytes().saturating_sub(before));
     println!(

@@ -96,7 +96,7 @@ fn client(kind: Kind) -> Client {
     let subscription = |id| {
         let terms = Terms { forms: Some(&FORMS), conflate: kind.conflate, ..Terms::default() };
         let filter = TopicFilter::parse("#", &TopicLimits::STANDARD).unwrap();
-        Subscription::new(Target::Outbox(Arc::clone(&outbox)), SubscriptionId(id), filter, terms)
+        Subscription::new(Target::Outbox(Arc::clone(&outbox)), SubscriptionId(id), &filter, terms)
     };
     let mut entries = Vec::new();
     for id in 0..u32::try_from(kind.subscriptions).unwrap() {

@@ -3,11 +3,8 @@
 //! connection.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Tag};
-
-use tidegate_protocol::topic::ShareName;
 
 use crate::in_flight::InFlight;
 use crate::retained::Cursor;
@@ -17,7 +14,7 @@ use crate::subscription::{Entry, Subscription};
 #[derive(Debug, Default)]
 pub struct Holdings {
     /// Sorted by filter, group, id.
-    subscriptions: Vec<Arc<Subscription>>,
+    subscriptions: Vec<Subscription>,
     /// Absent at a client that waits for nothing: most of them, most of the time.
     unfinished: Option<Box<Unfinished>>,
     next_tag: u64,
@@ -28,7 +25,7 @@ pub struct Holdings {
 #[derive(Debug, Default)]
 pub struct Unfinished {
     /// Retained messages that are still to be sent, one cursor per new subscription.
-    pub cursors: Vec<(Arc<Subscription>, Cursor)>,
+    pub cursors: Vec<(Subscription, Cursor)>,
     /// Packet ids of QoS 2 publishes before their PUBREL.
     pub received: PacketIds,
     /// Deliveries that the session has not settled, as far as the broker has to know them.
@@ -37,23 +34,23 @@ pub struct Unfinished {
 
 impl Holdings {
     /// All subscriptions.
-    pub fn subscriptions(&self) -> &[Arc<Subscription>] {
+    pub fn subscriptions(&self) -> &[Subscription] {
         &self.subscriptions
     }
 
     /// All of them, for the end.
-    pub fn take_subscriptions(&mut self) -> Vec<Arc<Subscription>> {
+    pub fn take_subscriptions(&mut self) -> Vec<Subscription> {
         std::mem::take(&mut self.subscriptions)
     }
 
     /// Finds a subscription by its name.
-    pub fn find(&self, name: &SubscriptionName) -> Option<&Arc<Subscription>> {
+    pub fn find(&self, name: &SubscriptionName) -> Option<&Subscription> {
         match name {
             // Sessions that choose ids have few subscriptions.
             SubscriptionName::Id(id) => self.subscriptions.iter().find(|known| known.id == *id),
             SubscriptionName::Filter { group, filter } => {
-                let of = |known: &Arc<Subscription>| {
-                    (&known.filter, group_of(known)).cmp(&(filter, group.as_ref()))
+                let of = |known: &Subscription| {
+                    (known.filter(), known.group()).cmp(&(filter.as_str(), group.as_ref()))
                 };
                 // [MQTT-3.10.4-1]
                 let place = self.subscriptions.binary_search_by(of).ok()?;
@@ -63,7 +60,7 @@ impl Holdings {
     }
 
     /// Enters a subscription.
-    pub fn insert(&mut self, subscription: Arc<Subscription>) {
+    pub fn insert(&mut self, subscription: Subscription) {
         let place = self.subscriptions.binary_search_by(|known| order(known, &subscription));
         match place {
             Ok(place) => {
@@ -81,7 +78,7 @@ impl Holdings {
     }
 
     /// Removes a subscription.
-    pub fn remove(&mut self, subscription: &Subscription) -> Option<Arc<Subscription>> {
+    pub fn remove(&mut self, subscription: &Subscription) -> Option<Subscription> {
         let place = self.subscriptions.binary_search_by(|known| order(known, subscription)).ok()?;
         let removed = self.subscriptions.remove(place);
         if self.subscriptions.is_empty() {
@@ -125,8 +122,8 @@ impl Holdings {
     }
 
     /// No more retained messages for a subscription.
-    pub fn forget_retained(&mut self, subscription: &Arc<Subscription>) {
-        self.change_if_any(|unfinished| unfinished.cursors.retain(|(of, _)| !Arc::ptr_eq(of, subscription)));
+    pub fn forget_retained(&mut self, subscription: &Subscription) {
+        self.change_if_any(|unfinished| unfinished.cursors.retain(|(of, _)| !of.is_same(subscription)));
     }
 
     /// Remembers deliveries that a session is given now, the first of them under `tag`.
@@ -142,11 +139,7 @@ impl Holdings {
     }
 }
 
-fn group_of(subscription: &Subscription) -> Option<&ShareName> {
-    subscription.group()
-}
-
 /// Sessions that choose ids may have several subscriptions to one filter; the others have one each.
 fn order(known: &Subscription, other: &Subscription) -> Ordering {
-    (&known.filter, group_of(known), known.id).cmp(&(&other.filter, group_of(other), other.id))
+    (known.filter(), known.group(), known.id).cmp(&(other.filter(), other.group(), other.id))
 }

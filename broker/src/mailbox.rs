@@ -106,7 +106,7 @@ pub enum Detached {
 #[derive(Debug, Default)]
 pub struct Remains {
     /// To be taken out of the tables.
-    pub subscriptions: Vec<Arc<Subscription>>,
+    pub subscriptions: Vec<Subscription>,
     /// What waited, and what others of a group may get instead of what was sent.
     pub entries: Vec<Entry>,
     /// The will that was still to come.
@@ -300,9 +300,9 @@ impl Mailbox {
     }
 
     /// Takes out what waits for a subscription and was not sent.
-    pub fn take_unsent_of(&self, subscription: &Arc<Subscription>) -> Vec<Entry> {
+    pub fn take_unsent_of(&self, subscription: &Subscription) -> Vec<Entry> {
         let mut state = self.state.lock();
-        let of = |entry: &Entry| Arc::ptr_eq(&entry.subscription, subscription);
+        let of = |entry: &Entry| entry.subscription.is_same(subscription);
         let mut entries =
             state.outbox.as_ref().map(|outbox| outbox.take_acked_of(subscription)).unwrap_or_default();
         let waiting = state.backlog.take_where(of);

@@ -1,7 +1,9 @@
 //! A table entry: what the router finds and the outbox delivers to. Holds an outbox or what stands for one, never
 //! a socket.
 
+use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,19 +11,23 @@ use std::time::Duration;
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, SubscriptionId, Tag};
 use tidegate_protocol::topic::{ShareName, TopicFilter};
+use triomphe::ThinArc;
 
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 use crate::router::Member;
 use crate::router::shared::{Group, GroupMember};
 
-/// One subscription of one client. 56 bytes, since there may be a million: what few have is behind a pointer.
+/// One subscription of one client, shared by all that know it. A single allocation of 56 bytes and the text of its
+/// filter, since there may be a million.
+#[derive(Clone)]
+pub struct Subscription(ThinArc<Grant, u8>);
+
+/// What a subscription is, but for its filter. 40 bytes: what few have is behind a pointer.
 #[derive(Debug)]
-pub struct Subscription {
+pub struct Grant {
     /// Where its deliveries go.
     pub target: Target,
-    /// What it matches.
-    pub filter: TopicFilter,
     /// Shared wire forms, when its session has no say in the bytes.
     pub forms: Option<&'static Forms>,
     extras: Option<Box<Extras>>,
@@ -45,7 +51,7 @@ pub enum Target {
     /// To a session that outlives its connections.
     Mailbox(Arc<Mailbox>),
     /// To one of a group.
-    Group(Arc<Group<Arc<Subscription>>>),
+    Group(Arc<Group<Subscription>>),
 }
 
 /// What a subscription is to be like.
@@ -80,7 +86,7 @@ struct Extras {
     overflow_acked: Overflow,
     conflate: Option<Duration>,
     identifier: Option<NonZeroU32>,
-    group: Option<ShareName>,
+    share: Option<(ShareName, TopicFilter)>,
 }
 
 /// A publication on its way to one subscription.
@@ -89,7 +95,7 @@ pub struct Entry {
     /// What.
     pub publication: Arc<Publication>,
     /// Where to.
-    pub subscription: Arc<Subscription>,
+    pub subscription: Subscription,
     /// The identifiers of further subscriptions of the client that match. Seldom any, so a thin pointer: entries
     /// are many.
     pub also: Option<Box<Arc<[NonZeroU32]>>>,
@@ -115,15 +121,15 @@ impl Extras {
         overflow_acked: Overflow::Disconnect,
         conflate: None,
         identifier: None,
-        group: None,
+        share: None,
     };
 
     fn are_common(&self) -> bool {
-        let Self { overflow, overflow_acked, conflate, identifier, group } = self;
+        let Self { overflow, overflow_acked, conflate, identifier, share } = self;
         (*overflow, *overflow_acked) == (Self::COMMON.overflow, Self::COMMON.overflow_acked)
             && conflate.is_none()
             && identifier.is_none()
-            && group.is_none()
+            && share.is_none()
     }
 }
 
@@ -146,18 +152,17 @@ impl Default for Terms {
 
 impl Subscription {
     /// A subscription that is alive.
-    pub fn new(target: Target, id: SubscriptionId, filter: TopicFilter, terms: Terms) -> Arc<Self> {
+    pub fn new(target: Target, id: SubscriptionId, filter: &TopicFilter, terms: Terms) -> Self {
         let extras = Extras {
             overflow: terms.overflow,
             overflow_acked: terms.overflow_acked,
             conflate: terms.conflate,
             identifier: terms.identifier,
-            group: terms.group,
+            share: terms.group.map(|name| (name, filter.clone())),
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        Arc::new(Self {
+        let grant = Grant {
             target,
-            filter,
             forms: terms.forms,
             extras: (!extras.are_common()).then(|| Box::new(extras)),
             id,
@@ -165,9 +170,36 @@ impl Subscription {
             copies: terms.copies,
             flags: flag(terms.no_local, NO_LOCAL) | flag(terms.retain_as_published, RETAIN_AS_PUBLISHED),
             alive: AtomicBool::new(true),
-        })
+        };
+        Self(ThinArc::from_header_and_slice(grant, filter.as_str().as_bytes()))
     }
 
+    /// The text of the filter that it was made with.
+    pub fn filter(&self) -> &str {
+        str::from_utf8(&self.0.slice).unwrap_or_default()
+    }
+
+    /// Whether both are one: not only of the same name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq::<Grant>(&**self, &**other)
+    }
+}
+
+impl Deref for Subscription {
+    type Target = Grant;
+
+    fn deref(&self) -> &Grant {
+        &self.0.header.header
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("filter", &self.filter()).field("grant", &**self).finish()
+    }
+}
+
+impl Grant {
     /// Whether it still wants deliveries.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
@@ -203,9 +235,14 @@ impl Subscription {
         self.extras().identifier
     }
 
+    /// The group that it is a member of, and the filter whose messages the group shares: its own.
+    pub fn share(&self) -> Option<&(ShareName, TopicFilter)> {
+        self.extras().share.as_ref()
+    }
+
     /// The group that it is a member of.
     pub fn group(&self) -> Option<&ShareName> {
-        self.extras().group.as_ref()
+        self.share().map(|(name, _)| name)
     }
 
     /// Whether newer deliveries of a topic may take the place of queued ones.
@@ -225,7 +262,7 @@ impl Subscription {
     }
 }
 
-impl Member for Arc<Subscription> {
+impl Member for Subscription {
     fn client(&self) -> u64 {
         self.target.client()
     }
@@ -242,12 +279,16 @@ impl Member for Arc<Subscription> {
         self.copies
     }
 
+    fn filter(&self) -> &str {
+        Self::filter(self)
+    }
+
     fn identifier(&self) -> Option<NonZeroU32> {
-        Subscription::identifier(self)
+        Grant::identifier(self)
     }
 }
 
-impl GroupMember for Arc<Subscription> {
+impl GroupMember for Subscription {
     fn client(&self) -> u64 {
         self.target.client()
     }
@@ -288,7 +329,7 @@ impl Entry {
     /// A delivery of what was just published.
     pub fn live(
         publication: &Arc<Publication>,
-        subscription: &Arc<Subscription>,
+        subscription: &Subscription,
         also: Option<Arc<[NonZeroU32]>>,
         size_bytes: u32,
     ) -> Self {
@@ -297,7 +338,7 @@ impl Entry {
         let form = shared_form(publication, subscription, qos, retain).filter(|_| also.is_none());
         Self {
             publication: Arc::clone(publication),
-            subscription: Arc::clone(subscription),
+            subscription: subscription.clone(),
             also: also.map(Box::new),
             form,
             size_bytes,
@@ -308,13 +349,13 @@ impl Entry {
     }
 
     /// A delivery of what was retained before the subscription.
-    pub fn retained(publication: Arc<Publication>, subscription: &Arc<Subscription>) -> Self {
+    pub fn retained(publication: Arc<Publication>, subscription: &Subscription) -> Self {
         let qos = publication.qos.min(subscription.qos);
         let form = shared_form(&publication, subscription, qos, true);
         let size_bytes = size_bytes(&publication);
         Self {
             publication,
-            subscription: Arc::clone(subscription),
+            subscription: subscription.clone(),
             also: None,
             form,
             size_bytes,
@@ -372,7 +413,8 @@ mod tests {
 
     #[test]
     fn a_million_of_them_fit() {
-        assert_eq!(size_of::<Subscription>(), 56);
+        assert_eq!(size_of::<Grant>(), 40);
+        assert_eq!(size_of::<Subscription>(), 8);
         assert!(size_of::<Entry>() <= 40);
     }
 }

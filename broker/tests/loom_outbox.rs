@@ -72,7 +72,7 @@ impl Wake for Task {
 #[derive(Clone)]
 struct Client {
     outbox: Arc<Outbox>,
-    subscription: Arc<Subscription>,
+    subscription: Subscription,
     peer: Arc<Peer>,
     task: Arc<Task>,
     now: Instant,
@@ -99,7 +99,7 @@ fn client(number: u64, room: usize, messages_max: usize) -> Client {
     let filter = TopicFilter::parse("t", &TopicLimits::STANDARD).unwrap();
     let terms = Terms { forms: Some(&FORMS), ..Terms::default() };
     let target = Target::Outbox(Arc::clone(&outbox));
-    let subscription = Subscription::new(target, SubscriptionId(1), filter, terms);
+    let subscription = Subscription::new(target, SubscriptionId(1), &filter, terms);
     Client { outbox, subscription, peer, task: Arc::default(), now }
 }
 

@@ -103,7 +103,7 @@ struct World {
     outbox: Arc<Outbox>,
     peer: Arc<Peer>,
     shared: Arc<Shared>,
-    subscriptions: Vec<Arc<Subscription>>,
+    subscriptions: Vec<Subscription>,
     now: Instant,
     number: u32,
     pushed: Vec<Name>,
@@ -149,7 +149,7 @@ impl World {
                 ..Terms::default()
             };
             let filter = TopicFilter::parse("#", &TopicLimits::STANDARD).unwrap();
-            Subscription::new(Target::Outbox(Arc::clone(&outbox)), SubscriptionId(id), filter, terms)
+            Subscription::new(Target::Outbox(Arc::clone(&outbox)), SubscriptionId(id), &filter, terms)
         });
         Self {
             subscriptions: subscriptions.collect(),

@@ -17,6 +17,7 @@ use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Subscription {
+    filter: TopicFilter,
     client: u64,
     id: u32,
     qos: QoS,
@@ -39,17 +40,21 @@ impl Member for Entry {
     fn copies(&self) -> Copies {
         self.0.copies
     }
+    fn filter(&self) -> &str {
+        self.0.filter.as_str()
+    }
     fn identifier(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.0.id + 1)
     }
 }
 
-fn entry(client: u64, id: u32, qos: u8, copies: Copies) -> Entry {
-    Entry(Arc::new(Subscription { client, id, qos: QoS::from_u8(qos).unwrap(), copies }))
+fn entry(filter: &TopicFilter, client: u64, id: u32, qos: u8, copies: Copies) -> Entry {
+    let filter = filter.clone();
+    Entry(Arc::new(Subscription { filter, client, id, qos: QoS::from_u8(qos).unwrap(), copies }))
 }
 
-fn plain(client: u64, id: u32) -> Entry {
-    entry(client, id, 0, Copies::PerClient)
+fn plain(filter: &TopicFilter, client: u64, id: u32) -> Entry {
+    entry(filter, client, id, 0, Copies::PerClient)
 }
 
 fn topic(text: &str) -> Topic {
@@ -124,7 +129,7 @@ fn agrees_with_the_definition_for_every_small_filter_and_topic() {
     let router = Router::new();
     let filters = all_filters(4);
     for (client, filter) in (0..).zip(&filters) {
-        assert!(router.subscribe(filter, plain(client, 0)).is_none());
+        assert!(router.subscribe(plain(filter, client, 0)).is_none());
     }
     assert_eq!(router.subscriptions(), filters.len());
     for topic in all_topics(4) {
@@ -143,7 +148,7 @@ fn agrees_with_the_definition_for_every_small_filter_and_topic() {
 fn a_single_filter_is_found_alone() {
     for filter in all_filters(3) {
         let router = Router::new();
-        router.subscribe(&filter, plain(1, 0));
+        router.subscribe(plain(&filter, 1, 0));
         for topic in all_topics(3) {
             assert_eq!(
                 router.matching(&topic).len(),
@@ -168,24 +173,24 @@ proptest! {
             let filter = index.get(&filters).clone();
             // A client is of one kind, and a subscription has one QoS.
             let copies = if client % 2 == 0 { Copies::PerClient } else { Copies::PerSubscription };
-            let entry = entry(client, id, u8::try_from(id % 3).unwrap(), copies);
+            let entry = entry(&filter, client, id, u8::try_from(id % 3).unwrap(), copies);
             match action {
                 0..4 => {
                     // An id names one subscription: one that is in use is replaced.
                     if let Some((held, ..)) = model.keys().find(|(f, c, i)| *f != filter && (*c, *i) == (client, id)).cloned() {
-                        prop_assert!(router.unsubscribe(&held, client, SubscriptionId(id)).is_some());
+                        prop_assert!(router.unsubscribe(held.as_str(), client, SubscriptionId(id)).is_some());
                         model.remove(&(held, client, id));
                     }
-                    let replaced = router.subscribe(&filter, entry.clone());
+                    let replaced = router.subscribe(entry.clone());
                     prop_assert_eq!(replaced.is_some(), model.insert((filter, client, id), entry).is_some());
                 }
                 4 => {
-                    let removed = router.unsubscribe(&filter, client, SubscriptionId(id));
+                    let removed = router.unsubscribe(filter.as_str(), client, SubscriptionId(id));
                     prop_assert_eq!(removed.is_some(), model.remove(&(filter, client, id)).is_some());
                 }
                 5 => {
                     if let Some(key) = model.keys().nth(index.index(model.len().max(1))).cloned() {
-                        prop_assert!(router.unsubscribe(&key.0, key.1, SubscriptionId(key.2)).is_some());
+                        prop_assert!(router.unsubscribe(key.0.as_str(), key.1, SubscriptionId(key.2)).is_some());
                         model.remove(&key);
                     }
                 }
@@ -198,7 +203,7 @@ proptest! {
             prop_assert_eq!(router.subscriptions(), model.len());
         }
         for (filter, client, id) in model.keys() {
-            prop_assert!(router.unsubscribe(filter, *client, SubscriptionId(*id)).is_some());
+            prop_assert!(router.unsubscribe(filter.as_str(), *client, SubscriptionId(*id)).is_some());
         }
         router.sweep_cache();
         let census = router.census();
@@ -210,9 +215,9 @@ proptest! {
 fn overlapping_subscriptions_of_one_client_become_one_copy_at_the_highest_qos() {
     let router = Router::new();
     for (text, id, qos) in [("a/b", 1, 0), ("a/+", 2, 2), ("a/#", 3, 1), ("#", 4, 2), ("c", 5, 2)] {
-        router.subscribe(&filter(text), entry(7, id, qos, Copies::PerClient));
+        router.subscribe(entry(&filter(text), 7, id, qos, Copies::PerClient));
     }
-    router.subscribe(&filter("a/#"), entry(8, 1, 0, Copies::PerClient));
+    router.subscribe(entry(&filter("a/#"), 8, 1, 0, Copies::PerClient));
     let wanted = BTreeSet::from([(7, 2, vec![1, 3, 4]), (8, 1, vec![])]);
     assert_eq!(targets(&router.matching(&topic("a/b"))), wanted);
 }
@@ -221,7 +226,7 @@ fn overlapping_subscriptions_of_one_client_become_one_copy_at_the_highest_qos() 
 fn overlapping_subscriptions_that_want_a_copy_each_get_one() {
     let router = Router::new();
     for (text, id) in [("a/b", 1), ("a/b", 2), ("a/+", 3)] {
-        router.subscribe(&filter(text), entry(7, id, 0, Copies::PerSubscription));
+        router.subscribe(entry(&filter(text), 7, id, 0, Copies::PerSubscription));
     }
     assert_eq!(router.matching(&topic("a/b")).len(), 3);
 }
@@ -230,12 +235,30 @@ fn overlapping_subscriptions_that_want_a_copy_each_get_one() {
 fn a_client_that_names_one_filter_twice_gets_one_copy() {
     let router = Router::new();
     for client in 0..100 {
-        router.subscribe(&filter("a"), entry(client, 1, 0, Copies::PerClient));
+        router.subscribe(entry(&filter("a"), client, 1, 0, Copies::PerClient));
     }
-    router.subscribe(&filter("a"), entry(50, 2, 1, Copies::PerClient));
+    router.subscribe(entry(&filter("a"), 50, 2, 1, Copies::PerClient));
     let found = targets(&router.matching(&topic("a")));
     assert_eq!(found.len(), 100);
     assert!(found.contains(&(50, 2, vec![1])));
+}
+
+#[test]
+fn a_topic_outlives_every_subscriber_but_its_last_and_keeps_none_alive() {
+    let router = Router::with_cache_bytes(0);
+    let members: Vec<_> = (0..40).map(|client| plain(&filter("a/b"), client, 0)).collect();
+    let watches: Vec<_> = members.iter().map(|member| Arc::downgrade(&member.0)).collect();
+    members.into_iter().for_each(|member| drop(router.subscribe(member)));
+    // The first ones first, since the table knows the topic by them.
+    for (client, watch) in (0..).zip(&watches) {
+        assert_eq!(router.census().topics, 1);
+        assert!(router.unsubscribe("a/b", client, SubscriptionId(0)).is_some());
+        assert!(router.unsubscribe("a/b", client, SubscriptionId(0)).is_none());
+        assert!(watch.upgrade().is_none(), "{client} is kept");
+        let left = watches.iter().filter(|watch| watch.upgrade().is_some()).count();
+        assert_eq!(router.matching(&topic("a/b")).len(), left);
+    }
+    assert_eq!(router.census(), Census::default());
 }
 
 #[test]
@@ -246,7 +269,7 @@ fn nothing_is_left_when_everyone_has_gone() {
     };
     for n in 0..3000 {
         for (id, text) in texts(n) {
-            router.subscribe(&filter(&text), plain(n, id));
+            router.subscribe(plain(&filter(&text), n, id));
         }
     }
     let last = topic("t/2999/y/x/2999");
@@ -256,12 +279,12 @@ fn nothing_is_left_when_everyone_has_gone() {
             assert_eq!(targets(&router.matching(&last)), BTreeSet::from([(2999, 1, vec![2])]), "after {n}");
         }
         for (id, text) in texts(n) {
-            assert!(router.unsubscribe(&filter(&text), n, SubscriptionId(id)).is_some(), "{text}");
+            assert!(router.unsubscribe(filter(&text).as_str(), n, SubscriptionId(id)).is_some(), "{text}");
         }
     }
     assert!(router.matching(&last).is_empty());
-    router.subscribe(&filter("#"), plain(0, 0));
-    router.unsubscribe(&filter("#"), 0, SubscriptionId(0));
+    router.subscribe(plain(&filter("#"), 0, 0));
+    router.unsubscribe(filter("#").as_str(), 0, SubscriptionId(0));
     router.sweep_cache();
     assert_eq!(router.census(), Census::default());
     assert_eq!(router.subscriptions(), 0);
@@ -270,12 +293,12 @@ fn nothing_is_left_when_everyone_has_gone() {
 #[test]
 fn a_stale_match_does_not_keep_a_client_alive_after_a_sweep() {
     let router = Arc::new(Router::new());
-    let member = plain(1, 0);
+    let member = plain(&filter("a/+"), 1, 0);
     let watch = Arc::downgrade(&member.0);
-    router.subscribe(&filter("a/+"), member);
+    router.subscribe(member);
     let other = Arc::clone(&router);
     std::thread::spawn(move || other.matching(&topic("a/b")).len()).join().unwrap();
-    drop(router.unsubscribe(&filter("a/+"), 1, SubscriptionId(0)));
+    drop(router.unsubscribe(filter("a/+").as_str(), 1, SubscriptionId(0)));
     assert!(watch.upgrade().is_some(), "the idle thread's match holds it");
     router.sweep_cache();
     assert!(watch.upgrade().is_none());
@@ -285,7 +308,7 @@ fn a_stale_match_does_not_keep_a_client_alive_after_a_sweep() {
 fn the_cache_stays_within_its_bytes() {
     let router = Router::with_cache_bytes(64 * 1024);
     for client in 0..50 {
-        router.subscribe(&filter("t/#"), plain(client, 0));
+        router.subscribe(plain(&filter("t/#"), client, 0));
     }
     for n in 0..5000 {
         assert_eq!(router.matching(&topic(&format!("t/{n}"))).len(), 50);
@@ -301,17 +324,17 @@ fn hostile_filters_and_topics_cost_what_they_hold() {
     // tries have all but one of the 8190 nodes.
     for bits in 0u32..4096 {
         let levels: Vec<_> = (0..12).map(|bit| if bits >> bit & 1 == 0 { "+" } else { "a" }).collect();
-        router.subscribe(&filter(&levels.join("/")), plain(u64::from(bits), 0));
+        router.subscribe(plain(&filter(&levels.join("/")), u64::from(bits), 0));
     }
     assert_eq!(router.census().nodes, 8189);
     assert_eq!(router.matching(&topic(&["a"; 12].join("/"))).len(), 4096);
     // As deep as the standard allows.
     let deep = vec!["+"; 32_768].join("/");
-    router.subscribe(&filter(&deep), plain(1, 1));
+    router.subscribe(plain(&filter(&deep), 1, 1));
     assert_eq!(router.matching(&topic(&"/".repeat(32_767))).len(), 1);
-    assert!(router.unsubscribe(&filter(&deep), 1, SubscriptionId(1)).is_some());
+    assert!(router.unsubscribe(filter(&deep).as_str(), 1, SubscriptionId(1)).is_some());
     assert_eq!(router.census().nodes, 8189);
-    router.subscribe(&filter(&deep), plain(1, 1));
+    router.subscribe(plain(&filter(&deep), 1, 1));
 }
 
 #[test]
@@ -319,8 +342,8 @@ fn a_subscription_that_was_entered_is_never_missed() {
     let router = Router::new();
     let is_over = AtomicBool::new(false);
     let entered = AtomicU32::new(0);
-    router.subscribe(&filter("t/+"), plain(0, 0));
-    router.subscribe(&filter("t/1"), plain(1, 0));
+    router.subscribe(plain(&filter("t/+"), 0, 0));
+    router.subscribe(plain(&filter("t/1"), 1, 0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -336,13 +359,13 @@ fn a_subscription_that_was_entered_is_never_missed() {
         }
         for n in 0..3000 {
             let churning = filter(["t/1", "t/#", "#", "+/1"][n % 4]);
-            router.subscribe(&churning, plain(2, 0));
+            router.subscribe(plain(&churning, 2, 0));
             entered.fetch_add(1, Ordering::AcqRel);
             if n % 16 == 0 {
                 std::thread::yield_now();
             }
             entered.fetch_add(1, Ordering::AcqRel);
-            router.unsubscribe(&churning, 2, SubscriptionId(0));
+            router.unsubscribe(churning.as_str(), 2, SubscriptionId(0));
         }
         is_over.store(true, Ordering::Release);
     });

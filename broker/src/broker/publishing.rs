@@ -155,7 +155,7 @@ impl Broker {
     /// Brings a delivery that its member of a group did not get to another one (MQTT 5 §4.8.2).
     pub(super) fn redeliver(&self, entry: Entry, tried: &[u64], now: Now, batch: &mut Batch) {
         let subscription = &entry.subscription;
-        let group = subscription.group().and_then(|name| self.groups.get(name, &subscription.filter));
+        let group = subscription.share().and_then(|(name, filter)| self.groups.get(name, filter));
         let Some(group) = group else { return self.metrics.dropped(DropReason::Closed, 1) };
         let size_bytes = entry.size_bytes;
         let mut fan_out =
@@ -178,7 +178,7 @@ fn check_topic(publication: &Publication) -> Result<(), Refusal> {
 /// acknowledged.
 const REPLACED: Refusal = Refusal::Overloaded("another connection has this session");
 
-fn has_sessions(matched: &Matched<Arc<Subscription>>) -> bool {
+fn has_sessions(matched: &Matched<Subscription>) -> bool {
     matched
         .targets()
         .iter()
@@ -197,7 +197,7 @@ struct FanOut<'a> {
 }
 
 impl FanOut<'_> {
-    fn push(&mut self, member: &Arc<Subscription>, entry: Entry) -> Pushed {
+    fn push(&mut self, member: &Subscription, entry: Entry) -> Pushed {
         let pushed = match &member.target {
             Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
             Target::Mailbox(mailbox) => {
@@ -238,12 +238,7 @@ impl FanOut<'_> {
     }
 
     /// To one member of a group; to another when that one is on its way out.
-    fn push_to_one(
-        &mut self,
-        group: &Group<Arc<Subscription>>,
-        publication: &Arc<Publication>,
-        tried: &[u64],
-    ) {
+    fn push_to_one(&mut self, group: &Group<Subscription>, publication: &Arc<Publication>, tried: &[u64]) {
         let mut tried = tried.to_vec();
         while let Some(member) = group.pick(self.broker.rules.shared_strategy, &tried) {
             // [MQTT-4.8.2-3]

@@ -25,7 +25,7 @@ impl Broker {
         let target = client.target();
         let limit = usize::try_from(client.subscriptions_max).unwrap_or(usize::MAX);
         let qos = subscribe.qos.min(self.rules.qos_max);
-        let retained = subscribe.retained;
+        let (filter, retained) = (subscribe.filter.clone(), subscribe.retained);
         if subscribe.group.is_some() {
             // What it has not acknowledged at its end goes to others of the group.
             client.shares = true;
@@ -36,7 +36,7 @@ impl Broker {
             if old.is_none() && holdings.subscriptions().len() >= limit {
                 return Err(Refusal::Quota { name: "mqtt.max_subscriptions", limit });
             }
-            let id = id_for(&subscribe, old.as_deref(), holdings);
+            let id = id_for(&subscribe, old.as_ref(), holdings);
             let subscription = self.subscription(target, id, qos, subscribe);
             // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
@@ -45,7 +45,7 @@ impl Broker {
                 holdings.remove(old);
                 holdings.forget_retained(old);
             }
-            holdings.insert(Arc::clone(&subscription));
+            holdings.insert(subscription.clone());
             // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
             let is_wanted = match retained {
                 RetainHandling::Send => true,
@@ -53,15 +53,15 @@ impl Broker {
                 RetainHandling::Skip => false,
             };
             if is_wanted && subscription.group().is_none() {
-                let cursor = self.retained.matching_names(&subscription.filter);
-                holdings.change(|unfinished| unfinished.cursors.push((Arc::clone(&subscription), cursor)));
+                let cursor = self.retained.matching_names(&filter);
+                holdings.change(|unfinished| unfinished.cursors.push((subscription.clone(), cursor)));
             }
             Ok((old, subscription))
         });
         let (old, subscription) = entered.unwrap_or(Err(Refusal::NotAuthorized))?;
         // The same name under another filter. It goes only when the new one is in, so that nothing is lost in between
         // [MQTT-3.8.4-3].
-        if let Some(old) = old.filter(|old| old.filter != subscription.filter) {
+        if let Some(old) = old.filter(|old| old.filter() != subscription.filter()) {
             self.take_out(client, &old, now, batch);
         }
         Ok(Granted { qos })
@@ -73,7 +73,7 @@ impl Broker {
         id: SubscriptionId,
         qos: QoS,
         subscribe: Subscribe,
-    ) -> Arc<Subscription> {
+    ) -> Subscription {
         let terms = Terms {
             qos,
             forms: subscribe.forms,
@@ -86,35 +86,34 @@ impl Broker {
             identifier: subscribe.identifier,
             group: subscribe.group,
         };
-        Subscription::new(target, id, subscribe.filter, terms)
+        Subscription::new(target, id, &subscribe.filter, terms)
     }
 
     /// Enters a subscription in the place of an older one of the same client, filter and id.
-    fn route_in(&self, subscription: &Arc<Subscription>) {
-        let Some(group) = subscription.group() else {
-            self.router.subscribe(&subscription.filter, Arc::clone(subscription));
+    fn route_in(&self, subscription: &Subscription) {
+        let Some((group, filter)) = subscription.share() else {
+            self.router.subscribe(subscription.clone());
             return;
         };
-        let filter = &subscription.filter;
-        self.groups.join(group, filter, Arc::clone(subscription), |group| {
+        self.groups.join(group, filter, subscription.clone(), |group| {
             // It stands for all members: each message goes through it once.
             let id = SubscriptionId(0);
             let terms = Terms { qos: QoS::ExactlyOnce, copies: Copies::PerSubscription, ..Terms::default() };
             let target = Target::Group(Arc::clone(group));
-            self.router.subscribe(filter, Subscription::new(target, id, filter.clone(), terms));
+            self.router.subscribe(Subscription::new(target, id, filter, terms));
         });
     }
 
     /// Takes a subscription out of the tables.
     pub(super) fn route_out(&self, subscription: &Subscription) {
         let client = subscription.target.client();
-        match subscription.group() {
+        match subscription.share() {
             None => {
-                self.router.unsubscribe(&subscription.filter, client, subscription.id);
+                self.router.unsubscribe(subscription.filter(), client, subscription.id);
             }
-            Some(name) => {
-                self.groups.leave(name, &subscription.filter, client, subscription.id, |group| {
-                    self.router.unsubscribe(&subscription.filter, group.key(), SubscriptionId(0));
+            Some((name, filter)) => {
+                self.groups.leave(name, filter, client, subscription.id, |group| {
+                    self.router.unsubscribe(filter.as_str(), group.key(), SubscriptionId(0));
                 });
             }
         }
@@ -140,7 +139,7 @@ impl Broker {
 
     /// Out of the tables; what waits for it and was not sent goes to others of its group.
     /// [MQTT-3.10.4-2]; what was sent is completed, since the exchanges under way are not touched [MQTT-3.10.4-3].
-    fn take_out(&self, client: &Client, subscription: &Arc<Subscription>, now: Now, batch: &mut Batch) {
+    fn take_out(&self, client: &Client, subscription: &Subscription, now: Now, batch: &mut Batch) {
         self.route_out(subscription);
         // Before it ends, since what is queued for a dead one may be skipped by any flush; and after it, for a publisher
         // that had chosen it already.
@@ -184,7 +183,7 @@ impl Broker {
 }
 
 /// What a member of a group has not sent.
-fn take_waiting(client: &Client, subscription: &Arc<Subscription>) -> Vec<Entry> {
+fn take_waiting(client: &Client, subscription: &Subscription) -> Vec<Entry> {
     match (subscription.group(), &client.mailbox) {
         (None, _) => Vec::new(),
         (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),

@@ -345,7 +345,7 @@ impl Outbox {
     }
 
     /// Takes those of one subscription; they are not counted any more.
-    pub(crate) fn take_acked_of(&self, subscription: &Arc<Subscription>) -> Vec<Entry> {
+    pub(crate) fn take_acked_of(&self, subscription: &Subscription) -> Vec<Entry> {
         let taken = self.queue.lock().take_acked_of(subscription);
         self.left(taken.len());
         taken

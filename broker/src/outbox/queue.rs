@@ -2,7 +2,7 @@
 //!
 //! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -346,8 +346,8 @@ impl Queue {
         self.acked.take().map(|mut acked| acked.take_where(|_| true)).unwrap_or_default()
     }
 
-    pub(crate) fn take_acked_of(&mut self, subscription: &Arc<Subscription>) -> Vec<Entry> {
-        let of = |entry: &Entry| Arc::ptr_eq(&entry.subscription, subscription);
+    pub(crate) fn take_acked_of(&mut self, subscription: &Subscription) -> Vec<Entry> {
+        let of = |entry: &Entry| entry.subscription.is_same(subscription);
         self.acked.as_mut().map(|acked| acked.take_where(of)).unwrap_or_default()
     }
 

@@ -7,9 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
-use tidegate_protocol::topic::{Topic, TopicFilter};
+use tidegate_protocol::topic::Topic;
 
-use super::{first_level, shard_of};
+use super::{first_level, has_wildcard, shard_of};
 
 const EXACT: usize = 1024;
 const WILDCARD: usize = 256;
@@ -38,15 +38,14 @@ impl Generations {
     }
 
     /// Makes stale what depends on `filter`. Called after the table has changed.
-    pub(super) fn advance(&self, filter: &TopicFilter) {
-        let text = filter.as_str();
-        let first = first_level(text);
+    pub(super) fn advance(&self, filter: &str) {
+        let first = first_level(filter);
         let counter = if matches!(first, "+" | "#") {
             Some(&self.leading)
-        } else if text.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
+        } else if has_wildcard(filter) {
             self.wildcard.get(self.index(first, WILDCARD))
         } else {
-            self.exact.get(self.index(text, EXACT))
+            self.exact.get(self.index(filter, EXACT))
         };
         if let Some(counter) = counter {
             counter.fetch_add(1, Ordering::Release);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `TopicFilter::matches` is the definition; the tests hold every table against it. Spec: OASIS MQTT 5.0 §4.7.
-//! All locks here are leaves: nothing is called while one is held but the cheap clone of a member.
+//! All locks here are leaves: nothing is called while one is held but a member, for its cheap clone and its answers.
 
 mod cache;
 mod exact;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ahash::RandomState;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{Copies, SubscriptionId};
-use tidegate_protocol::topic::{Topic, TopicFilter};
+use tidegate_protocol::topic::Topic;
 
 use self::cache::Cache;
 use self::exact::Exact;
@@ -46,6 +46,8 @@ pub trait Member: Clone + Send + Sync + 'static {
     fn qos(&self) -> QoS;
     /// How it goes together with other matching subscriptions of its client.
     fn copies(&self) -> Copies;
+    /// The text of its filter. The table of exact filters has it from here and keeps none of its own.
+    fn filter(&self) -> &str;
     /// What its client calls it in MQTT 5, if it does.
     fn identifier(&self) -> Option<NonZeroU32>;
 }
@@ -86,24 +88,26 @@ impl<M: Member> Router<M> {
     /// Enters a subscription. Returns the one of the same client, id and filter that it takes the place of.
     ///
     /// A match that begins after this has returned sees it; one that runs meanwhile sees the old or the new.
-    pub fn subscribe(&self, filter: &TopicFilter, member: M) -> Option<M> {
-        let replaced = match filter.as_topic() {
-            Some(topic) => self.exact.insert(topic, member),
-            None => self.wildcards.insert(filter, member),
+    pub fn subscribe(&self, member: M) -> Option<M> {
+        let replaced = if has_wildcard(member.filter()) {
+            self.wildcards.insert(member.clone())
+        } else {
+            self.exact.insert(member.clone())
         };
-        self.generations.advance(filter);
+        self.generations.advance(member.filter());
         if replaced.is_none() {
             self.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         replaced
     }
 
-    /// Removes a subscription and returns it. Matches found earlier may still hold it: it has to say itself that
+    /// Removes the subscription to the filter of this text and returns it. Matches found earlier may still hold it: it has to say itself that
     /// it is over.
-    pub fn unsubscribe(&self, filter: &TopicFilter, client: u64, subscription: SubscriptionId) -> Option<M> {
-        let removed = match filter.as_topic() {
-            Some(topic) => self.exact.remove(&topic, client, subscription),
-            None => self.wildcards.remove(filter, client, subscription),
+    pub fn unsubscribe(&self, filter: &str, client: u64, subscription: SubscriptionId) -> Option<M> {
+        let removed = if has_wildcard(filter) {
+            self.wildcards.remove(filter, client, subscription)
+        } else {
+            self.exact.remove(filter, client, subscription)
         };
         if removed.is_some() {
             self.generations.advance(filter);
@@ -171,6 +175,11 @@ pub struct Census {
     pub cached: usize,
     /// Memory of those, about.
     pub cached_bytes: usize,
+}
+
+/// Whether a filter matches more than the topic that it names.
+fn has_wildcard(filter: &str) -> bool {
+    filter.bytes().any(|byte| matches!(byte, b'+' | b'#'))
 }
 
 /// The level before the first `/`: what wildcard tries and their generations are sharded by.

@@ -33,6 +33,10 @@ impl Member for Mark {
         Copies::PerClient
     }
 
+    fn filter(&self) -> &str {
+        "a"
+    }
+
     fn identifier(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.1)
     }

@@ -9,7 +9,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 use tidegate_protocol::session::SubscriptionId;
-use tidegate_protocol::topic::{Topic, TopicFilter};
+use tidegate_protocol::topic::Topic;
 
 use super::matched::Collector;
 use super::subscribers::Subscribers;
@@ -32,16 +32,11 @@ impl<M: Member> Wildcards<M> {
         Self { shards: (0..SHARDS).map(|_| trie()).collect(), leading: trie(), hasher }
     }
 
-    pub(super) fn insert(&self, filter: &TopicFilter, member: M) -> Option<M> {
-        self.trie_of(filter).write().insert(filter, member)
+    pub(super) fn insert(&self, member: M) -> Option<M> {
+        self.trie_of(member.filter()).write().insert(member)
     }
 
-    pub(super) fn remove(
-        &self,
-        filter: &TopicFilter,
-        client: u64,
-        subscription: SubscriptionId,
-    ) -> Option<M> {
+    pub(super) fn remove(&self, filter: &str, client: u64, subscription: SubscriptionId) -> Option<M> {
         self.trie_of(filter).write().remove(filter, client, subscription)
     }
 
@@ -58,8 +53,8 @@ impl<M: Member> Wildcards<M> {
         self.shards.iter().chain([&self.leading]).map(|trie| trie.read().in_use - 1).sum()
     }
 
-    fn trie_of(&self, filter: &TopicFilter) -> &RwLock<Trie<M>> {
-        match first_level(filter.as_str()) {
+    fn trie_of(&self, filter: &str) -> &RwLock<Trie<M>> {
+        match first_level(filter) {
             "+" | "#" => &self.leading,
             first => self.shard(first),
         }
@@ -105,11 +100,15 @@ impl<M: Member> Trie<M> {
         Self { nodes: vec![Node::new("", NONE)], edges: HashTable::new(), unused: NONE, in_use: 1, hasher }
     }
 
-    fn insert(&mut self, filter: &TopicFilter, member: M) -> Option<M> {
+    fn insert(&mut self, member: M) -> Option<M> {
         let mut at = ROOT;
-        for level in filter.levels() {
+        let mut set = Node::here_mut as fn(&mut Node<M>) -> &mut Subscribers<M>;
+        for level in member.filter().split('/') {
             at = match level {
-                "#" => return self.node_mut(at).below.insert(member),
+                "#" => {
+                    set = Node::below_mut;
+                    break;
+                }
                 "+" => match self.node(at).plus {
                     NONE => self.add_plus(at),
                     plus => plus,
@@ -120,13 +119,13 @@ impl<M: Member> Trie<M> {
                 },
             };
         }
-        self.node_mut(at).here.insert(member)
+        set(self.node_mut(at)).insert(member)
     }
 
-    fn remove(&mut self, filter: &TopicFilter, client: u64, subscription: SubscriptionId) -> Option<M> {
+    fn remove(&mut self, filter: &str, client: u64, subscription: SubscriptionId) -> Option<M> {
         let mut at = ROOT;
         let mut set = Node::here_mut as fn(&mut Node<M>) -> &mut Subscribers<M>;
-        for level in filter.levels() {
+        for level in filter.split('/') {
             at = match level {
                 "#" => {
                     set = Node::below_mut;

@@ -70,7 +70,7 @@ pub(crate) fn new_client(number: u64, limits: Limits, write: WriteLimits) -> Cli
 }
 
 /// The one place that knows how a subscription is made.
-pub(crate) fn new_subscription(outbox: &Arc<Outbox>, kind: Kind) -> Arc<Subscription> {
+pub(crate) fn new_subscription(outbox: &Arc<Outbox>, kind: Kind) -> Subscription {
     let terms = Terms {
         qos: kind.qos,
         forms: kind.has_form.then_some(&FORMS),
@@ -81,15 +81,11 @@ pub(crate) fn new_subscription(outbox: &Arc<Outbox>, kind: Kind) -> Arc<Subscrip
         ..Terms::default()
     };
     let filter = TopicFilter::parse("#", &TopicLimits::STANDARD).unwrap();
-    Subscription::new(Target::Outbox(Arc::clone(outbox)), SubscriptionId(kind.id), filter, terms)
+    Subscription::new(Target::Outbox(Arc::clone(outbox)), SubscriptionId(kind.id), &filter, terms)
 }
 
 /// The one place that knows how an entry is made.
-pub(crate) fn new_entry(
-    subscription: &Arc<Subscription>,
-    publication: Publication,
-    is_retained: bool,
-) -> Entry {
+pub(crate) fn new_entry(subscription: &Subscription, publication: Publication, is_retained: bool) -> Entry {
     let publication = Arc::new(publication);
     if is_retained {
         return Entry::retained(publication, subscription);
@@ -156,7 +152,7 @@ impl Client {
         Self::stalled(Limits { messages_max, ..WIDE })
     }
 
-    pub(crate) fn subscription(&self, kind: Kind) -> Arc<Subscription> {
+    pub(crate) fn subscription(&self, kind: Kind) -> Subscription {
         new_subscription(&self.outbox, kind)
     }
 
@@ -167,13 +163,13 @@ impl Client {
     }
 
     /// Publishes `topic=value`, or a text that is both.
-    pub(crate) fn push(&self, subscription: &Arc<Subscription>, text: &str) -> Pushed {
+    pub(crate) fn push(&self, subscription: &Subscription, text: &str) -> Pushed {
         self.push_publication(subscription, Self::publication(text))
     }
 
     pub(crate) fn push_publication(
         &self,
-        subscription: &Arc<Subscription>,
+        subscription: &Subscription,
         mut publication: Publication,
     ) -> Pushed {
         publication.qos = subscription.qos;
@@ -182,7 +178,7 @@ impl Client {
         pushed
     }
 
-    pub(crate) fn push_all(&self, subscription: &Arc<Subscription>, texts: &[&str]) {
+    pub(crate) fn push_all(&self, subscription: &Subscription, texts: &[&str]) {
         for text in texts {
             let pushed = self.push(subscription, text);
             assert!(matches!(pushed, Pushed::Queued | Pushed::HalfFull), "{text}: {pushed:?}");

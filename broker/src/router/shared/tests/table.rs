@@ -36,6 +36,10 @@ impl Member for Routed {
         Copies::PerSubscription
     }
 
+    fn filter(&self) -> &str {
+        self.share.1.as_str()
+    }
+
     fn identifier(&self) -> Option<std::num::NonZeroU32> {
         None
     }
@@ -61,7 +65,7 @@ impl Tables {
             is_first = true;
             std::thread::yield_now(); // others may try to come in between
             let routed = Routed { group: Arc::clone(group), share: share.clone() };
-            let replaced = self.router.subscribe(filter, routed);
+            let replaced = self.router.subscribe(routed);
             assert!(replaced.is_none(), "the group was routed already");
         });
         assert!(!is_first || joined.replaced.is_none());
@@ -76,7 +80,7 @@ impl Tables {
             is_last = true;
             assert!(group.is_empty());
             std::thread::yield_now(); // others may try to come in between
-            let removed = self.router.unsubscribe(filter, group.key(), SubscriptionId(0));
+            let removed = self.router.unsubscribe(filter.as_str(), group.key(), SubscriptionId(0));
             assert!(
                 removed.is_some_and(|removed| Arc::ptr_eq(&removed.group, group)),
                 "the group was not routed"
