@@ -198,20 +198,22 @@ impl Broker {
                     Reply::Refused(refusal)
                 }
             }),
+            // Whoever has been replaced is being closed, and gets nothing confirmed that it did not do.
             Request::Release { packet_id } => {
                 // From here on the identifier is that of a new message [MQTT-4.3.3-12].
-                let release = client.with(|holdings| {
+                let known = client.with(|holdings| {
                     holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
-                });
-                Some(Reply::Released { packet_id, known: release.flatten().unwrap_or(false) })
+                })?;
+                Some(Reply::Released { packet_id, known: known.unwrap_or(false) })
             }
             Request::Assign { tag, packet_id } => {
                 self.assign(client, tag, packet_id);
                 None
             }
             Request::Received { tag } => {
-                client
-                    .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag)));
+                client.with(|holdings| {
+                    holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag))
+                })?;
                 Some(Reply::Received { tag })
             }
             Request::Settle { tag, settlement } => {

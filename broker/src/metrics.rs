@@ -22,7 +22,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
-/// A number that goes up and down. Every `sub` follows its `add`.
+/// A number that goes up and down. A `sub` may be a moment earlier than its `add`, when two tasks do them.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
@@ -337,7 +337,8 @@ impl Gauge {
     /// At the moment.
     #[must_use]
     pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        let number = self.0.load(Ordering::Relaxed);
+        if i64::try_from(number).is_ok() { number } else { 0 }
     }
 }
 
@@ -661,5 +662,9 @@ mod tests {
         gauge.add(3);
         gauge.sub(2);
         assert_eq!(gauge.value(), 1);
+        gauge.sub(2);
+        assert_eq!(gauge.value(), 0, "one of them is not there yet");
+        gauge.add(1);
+        assert_eq!(gauge.value(), 0);
     }
 }

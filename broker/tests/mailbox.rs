@@ -441,6 +441,25 @@ fn a_newer_connection_gets_what_the_older_one_had_queued_or_in_hand() {
 }
 
 #[test]
+fn a_connection_that_was_replaced_gets_no_step_of_an_exchange_confirmed() {
+    for clean_start in [false, true] {
+        let mut world = World::new();
+        let mut old = world.connect("c", HOUR);
+        world.subscribe(&mut old, "t", ExactlyOnce);
+        world.publish("1", ExactlyOnce);
+        let got = world.take(&mut old, 1);
+        world.assign(&mut old, &got[0], 7);
+        world.publish_by(&mut old, "2", ExactlyOnce, Some(9));
+        let _new = world.try_connect(connect("c", clean_start, HOUR)).unwrap();
+        // A PUBREL or PUBCOMP now would end what the other connection is about to go on with.
+        let received = world.request(&mut old.client, Request::Received { tag: got[0].tag });
+        assert!(received.is_none(), "{received:?}");
+        let released = world.request(&mut old.client, Request::Release { packet_id: 9 });
+        assert!(released.is_none(), "{released:?}");
+    }
+}
+
+#[test]
 fn clean_start_ends_the_older_session_connected_or_not() {
     let mut world = World::new();
     for is_connected in [true, false] {
