@@ -18,7 +18,7 @@ use support::raw::{Encoding, Envelope};
 use support::socket::{Ask, End, Socket};
 use support::stomp::Stomp;
 use support::{Broker, http, within};
-use tidegate_protocol::mqtt::packet::{Packet, ReasonCode, Version};
+use tidegate_protocol::mqtt::packet::{Connect, Disconnect, Packet, Publish, ReasonCode, Version, Will};
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::stomp;
 
@@ -365,6 +365,63 @@ async fn an_acknowledged_publish_does_not_wait_for_ever() {
         assert_ne!(broker.metric("tidegate_publishers_held_total").await, 0, "{protocol:?}");
         assert_ne!(drops(&broker, "oldest").await, 0, "{protocol:?}");
     }
+}
+
+/// A reader that takes nothing, and publishes for it until one is held. They are let go when they are dropped.
+async fn held_up(broker: &Broker) -> (Client, Mqtt) {
+    let reader = Client::subscriber_with(broker, Protocol::Mqtt311, &["a/#"], STALLED).await;
+    let mut publisher = Mqtt::connected(broker, Version::V3_1_1).await;
+    for number in 0..COUNT {
+        let packet_id = publisher.next_id();
+        publisher.publish(mqtt::publish_acked("a/0", numbered(number), packet_id)).await;
+    }
+    broker.metric_becomes("tidegate_publishers_held_total", |held| held == 1).await;
+    (reader, publisher)
+}
+
+const PATIENT: &str = "[queue]\nmax_messages = 8\npublish_wait = \"60s\"\nslow_after = \"10s\"";
+
+#[tokio::test]
+async fn what_a_client_says_behind_a_held_publish_counts_though_it_leaves() {
+    let broker = Broker::start(PATIENT).await;
+    let mut watcher = Mqtt::connected(&broker, Version::V3_1_1).await;
+    watcher.subscribe("w/#", QoS::AtLeastOnce).await;
+    let _held_up = held_up(&broker).await;
+    let mut client = Mqtt::open(&broker, Version::V3_1_1, Ask::default()).await;
+    let topic = mqtt::topic("w/will");
+    let will = Will { topic, payload: "will".into(), qos: QoS::AtLeastOnce, retain: false, properties: None };
+    client.connect(Connect { will: Some(will), ..mqtt::connect(Version::V3_1_1, "leaves") }).await;
+    // In one message, as a library does that gathers what it writes.
+    let packets = [
+        Packet::Publish(mqtt::publish_acked("a/0", numbered(0), 1)),
+        Packet::Publish(mqtt::publish_acked("a/0", numbered(1), 2)),
+        Packet::Publish(mqtt::publish_acked("w/behind", "behind", 3)),
+        Packet::Disconnect(Disconnect { reason: ReasonCode::SUCCESS, properties: None }),
+    ];
+    client.send_together(&packets).await;
+    assert_eq!(watcher.delivery().await.payload, "behind");
+    client.end().await;
+    let mut other = Mqtt::connected(&broker, Version::V3_1_1).await;
+    other.publish_acked("w/last", "last").await;
+    assert_eq!(watcher.delivery().await.payload, "last", "[MQTT-3.14.4-3]: no will");
+}
+
+#[tokio::test]
+async fn what_was_sent_to_a_client_while_its_own_publish_is_held_is_known_as_sent() {
+    let broker = Broker::start(PATIENT).await;
+    let lasting = || Connect { clean_start: false, ..mqtt::connect(Version::V3_1_1, "both") };
+    let mut client = Mqtt::open(&broker, Version::V3_1_1, Ask::default()).await;
+    client.connect(lasting()).await;
+    client.subscribe("in", QoS::ExactlyOnce).await;
+    let _held_up = held_up(&broker).await;
+    client.publish(mqtt::publish_acked("a/0", numbered(0), 9)).await;
+    broker.metric_becomes("tidegate_publishers_held_total", |held| held == 2).await;
+    let mut other = Mqtt::connected(&broker, Version::V3_1_1).await;
+    other.publish(Publish { qos: QoS::ExactlyOnce, ..mqtt::publish_acked("in", "once", 1) }).await;
+    let first = client.delivery().await;
+    let mut again = Mqtt::open(&broker, Version::V3_1_1, Ask::default()).await;
+    again.connect(lasting()).await;
+    assert_eq!(again.delivery().await, Publish { dup: true, ..first }, "[MQTT-4.4.0-1]");
 }
 
 // ---- conflation ----

@@ -66,6 +66,7 @@ impl Connection {
             }
             Output::Request(token, request) => self.request(token, request, now),
             Output::Close(reason, data) => {
+                self.give_up_brake(now);
                 if data == DataLane::Drain {
                     self.pump_before_close(now);
                 }
@@ -90,10 +91,16 @@ impl Connection {
     }
 
     fn request(&mut self, token: Token, request: Request, now: Now) {
-        if let Some(brake) = &mut self.brake {
+        // What is sent is noted before it leaves, and not when the client's own publishes have their turn.
+        let waits = !matches!(request, Request::Assign { .. });
+        if let Some(brake) = self.brake.as_mut().filter(|_| waits) {
             brake.backlog.push_back((token, request));
-            return;
+        } else {
+            self.carry_to_broker(token, request, true, now);
         }
+    }
+
+    fn carry_to_broker(&mut self, token: Token, request: Request, may_hold: bool, now: Now) {
         // The reply precedes the first message of a new subscription, or of a session that goes on.
         if matches!(request, Request::Subscribe(_) | Request::Connect(_) | Request::Authenticate(_)) {
             self.holds_subscribe = true;
@@ -114,7 +121,7 @@ impl Connection {
             self.receiver.set_message_bytes_max(self.settings.message_bytes_max);
         }
         if !slow.is_empty() {
-            if is_acked {
+            if is_acked && may_hold {
                 self.apply_brake(slow, (token, reply), now);
                 return;
             }
@@ -141,6 +148,15 @@ impl Connection {
         brake.slow.retain(|slow| slow.wait_for_room(&self.outbox));
         if brake.slow.is_empty() {
             self.release_brake(now);
+        }
+    }
+
+    /// The session ends. What the client said before is done without waiting: its goodbye may be among it
+    /// [MQTT-3.14.4-3].
+    fn give_up_brake(&mut self, now: Now) {
+        let Some(brake) = self.brake.take() else { return };
+        for (token, request) in brake.backlog {
+            self.carry_to_broker(token, request, false, now);
         }
     }
 

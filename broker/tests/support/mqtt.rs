@@ -110,6 +110,12 @@ impl Mqtt {
         self.socket.send_binary(bytes).await;
     }
 
+    /// Sends several packets in one message.
+    pub async fn send_together(&mut self, packets: &[Packet]) {
+        let bytes: Vec<u8> = packets.iter().flat_map(|packet| self.codec.to_bytes(packet)).collect();
+        self.socket.send_binary(bytes).await;
+    }
+
     /// Sends SUBSCRIBE and gives the codes of its SUBACK, before which nothing else may come.
     pub async fn subscribe_all(&mut self, filters: Vec<Subscription>) -> Vec<ReasonCode> {
         let packet_id = self.next_id();
