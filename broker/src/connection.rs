@@ -191,8 +191,11 @@ const READS_MAX: usize = 4;
 /// Deliveries that the session encodes between two flushes.
 const PUMP_COUNT: usize = 64;
 
-/// Rounds of encoding or pulling and flushing, before other tasks get their turn: some 200 messages.
-const PUMP_ROUNDS: usize = 2;
+/// Rounds of encoding and flushing, before other tasks get their turn: some 1000 messages.
+const PUMP_ROUNDS: usize = 16;
+
+/// Those of them that bring retained or stored messages, up to half of the mark each.
+const PULL_ROUNDS: usize = 2;
 
 /// Touched outboxes that one task flushes itself; more are handed to other workers in chunks of this size.
 const FLUSH_CHUNK: usize = 256;

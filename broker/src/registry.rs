@@ -142,6 +142,11 @@ impl Registry {
         has_left
     }
 
+    /// Whether a connection has this name.
+    pub fn is_online(&self, name: &str) -> bool {
+        self.known.get(name).is_some_and(|known| known.outbox.is_some())
+    }
+
     /// Ends a session that nobody speaks for and whose time is over. `false`: somebody has taken it up.
     pub fn expire(&self, mailbox: &Arc<Mailbox>, now: Instant) -> bool {
         let mut has_expired = false;

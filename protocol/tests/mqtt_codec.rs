@@ -427,9 +427,9 @@ fn refuses_what_its_bytes_show_to_be_wrong() {
         (V5, "30 03 0001 61", MALFORMED),
         (V3_1_1, "30 02 0000", MALFORMED),
         (V5, "30 03 0000 00", PROTOCOL),
-        (V5, "30 04 0001 2B 00", MALFORMED),
-        (V5, "30 04 0001 23 00", MALFORMED),
-        (V3_1_1, "30 05 0003 612F23", MALFORMED),
+        (V5, "30 04 0001 2B 00", ReasonCode::TOPIC_NAME_INVALID),
+        (V5, "30 04 0001 23 00", ReasonCode::TOPIC_NAME_INVALID),
+        (V3_1_1, "30 05 0003 612F23", ReasonCode::TOPIC_NAME_INVALID),
         (V5, "30 04 0001 00 00", MALFORMED),
         (V5, "30 06 0003 EDA080 00", MALFORMED),
         (V5, "30 06 0003 EDBFBF 00", MALFORMED),
@@ -549,7 +549,7 @@ fn refuses_broken_connects() {
         ("10 10 0004 4D515454 05 02 003C 02 2401 0001 63", MALFORMED),
         ("10 16 0004 4D515454 05 06 003C 00 0001 63 02 0102 0001 77 0000", PROTOCOL),
         ("10 17 0004 4D515454 05 06 003C 00 0001 63 03 230001 0001 77 0000", MALFORMED),
-        ("10 14 0004 4D515454 05 06 003C 00 0001 63 00 0001 2B 0000", MALFORMED),
+        ("10 14 0004 4D515454 05 06 003C 00 0001 63 00 0001 2B 0000", ReasonCode::TOPIC_NAME_INVALID),
     ] {
         check_refused(Codec::server(limits()), &hex(bytes), reason);
     }

@@ -43,6 +43,10 @@ impl Broker {
             && self.registry.leave(&name, &client.outbox)
         {
             self.publish_client_state(Registry::id(&name), false, now, batch);
+            // A newer connection may have said that it is there before we said that it is not.
+            if self.registry.is_online(&name) {
+                self.publish_client_state(Registry::id(&name), true, now, batch);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::task::Context;
 
 use tidegate_protocol::session::{DropReason, Tag};
 
-use super::{Connection, Lane, PUMP_COUNT, PUMP_ROUNDS, Phase};
+use super::{Connection, Lane, PULL_ROUNDS, PUMP_COUNT, PUMP_ROUNDS, Phase};
 use crate::broker::Now;
 use crate::outbox::queue::{Frame, LAG_INTERVAL, Signals};
 use crate::subscription::Entry;
@@ -32,11 +32,16 @@ impl Connection {
         PUMP.with_borrow_mut(|(entries, frames)| {
             // While the socket takes nothing, what is queued stays where the policy can reach it. A client that takes
             // everything at once must not keep this worker from others.
+            let mut pulls = 0;
             for _ in 0..PUMP_ROUNDS {
                 if self.outbox.blocked_since().is_some() {
                     return;
                 }
                 if self.client.awaits_more() {
+                    if pulls == PULL_ROUNDS {
+                        break;
+                    }
+                    pulls += 1;
                     self.broker.pull(&mut self.client, now.instant);
                 }
                 let encoded = self.encode_some(entries, frames, now);

@@ -27,6 +27,7 @@ use tidegate_protocol::websocket::prepared::Deflating;
 
 use self::lane::Lane;
 use self::queue::{Frame, Hold, Limits, Pushed, Queue, Rest, Signals, Taken};
+use self::room::Departed;
 use self::sync::{AtomicBool, Mutex, fence, thread_local};
 use self::writer::{Socket, WriteLimits, Writer, Written};
 use crate::metrics::Metrics;
@@ -245,7 +246,7 @@ impl Outbox {
         let (rest, waiters, waker) = {
             let mut queue = self.queue.lock();
             queue.unblock();
-            let before = queue.messages();
+            let (before, before_bytes) = (queue.messages(), queue.bytes());
             let rest = queue.take(taken, self.shared.write.batch_bytes, now);
             if rest == Rest::Session {
                 queue.signal(Signals::SESSION);
@@ -253,7 +254,8 @@ impl Outbox {
             self.left(before - queue.messages());
             self.count_expired(&mut queue);
             queue.signal_below_half(&self.shared.limits);
-            (rest, queue.waiters_if_room(&self.shared.limits, now), queue.waker_if_signalled())
+            let departed = departed(&queue, before, before_bytes);
+            (rest, queue.waiters_if_room(departed, &self.shared.limits, now), queue.waker_if_signalled())
         };
         wake(waker);
         wake_publishers(&waiters);
@@ -416,7 +418,7 @@ impl Outbox {
         let first = into.len();
         let waiters = {
             let mut queue = self.queue.lock();
-            let before = queue.messages();
+            let (before, before_bytes) = (queue.messages(), queue.bytes());
             queue.take_for_session(into, count, wants, now);
             self.left(before - queue.messages());
             self.count_expired(&mut queue);
@@ -425,7 +427,8 @@ impl Outbox {
             }
             let acked = into.iter().filter(|entry| entry.qos > QoS::AtMostOnce).count();
             self.unsettled.fetch_add(u32::try_from(acked).unwrap_or(0), Ordering::Relaxed);
-            queue.waiters_if_room(&self.shared.limits, now)
+            let departed = departed(&queue, before, before_bytes);
+            queue.waiters_if_room(departed, &self.shared.limits, now)
         };
         let payload_bytes: usize = into.iter().skip(first).map(|entry| entry.publication.payload.len()).sum();
         if payload_bytes > 0 {
@@ -589,6 +592,14 @@ impl Pushed {
             Self::Made(_, count) => 1 - isize::try_from(count).unwrap_or(isize::MAX),
             Self::Dropped(_) | Self::Full | Self::Closed => 0,
         }
+    }
+}
+
+/// What has left a queue since it held so much.
+fn departed(queue: &Queue, messages_before: usize, bytes_before: usize) -> Departed {
+    Departed {
+        messages: messages_before.saturating_sub(queue.messages()),
+        bytes: bytes_before.saturating_sub(queue.bytes()),
     }
 }
 

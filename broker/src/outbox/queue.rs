@@ -18,8 +18,8 @@ use super::lane::Lane;
 pub use super::notice::LAG_INTERVAL;
 use super::notice::Notice;
 use super::own::Own;
-use super::room::Room;
 pub use super::room::SLOW_WINDOW;
+use super::room::{Departed, Room};
 use crate::subscription::{Entry, Subscription, Target};
 
 /// `[queue]`: the marks of one client.
@@ -29,7 +29,8 @@ pub struct Limits {
     pub messages_max: usize,
     /// Bytes queued: payloads, topics, 64 bytes per entry.
     pub bytes_max: usize,
-    /// How long a publisher is held while this queue is over its mark.
+    /// How long a publisher is held while this queue is over its mark, and the time in which a reader that is not slow
+    /// takes as much as the mark.
     pub publish_wait: Duration,
     /// After it has caused this much waiting within [`SLOW_WINDOW`], nobody waits for it any more.
     pub slow_after: Duration,
@@ -686,6 +687,8 @@ impl Queue {
         {
             acked -= usize::from(self.hand_over(entry, into, now));
         }
+        // What it can take after these, for whoever asks before the session does.
+        self.wants.acked = acked;
         let through_owner = self.owner_encodes || self.notice.goes_first();
         while wants.qos0 && into.len() < count {
             let needs =
@@ -729,7 +732,15 @@ impl Queue {
     // ---- room ----
 
     /// Called when something was taken: who waited for room, if there is some.
-    pub(crate) fn waiters_if_room(&mut self, limits: &Limits, now: Instant) -> Vec<Weak<Outbox>> {
+    pub(crate) fn waiters_if_room(
+        &mut self,
+        taken: Departed,
+        limits: &Limits,
+        now: Instant,
+    ) -> Vec<Weak<Outbox>> {
+        if let Some(room) = &mut self.room {
+            room.note_taken(taken);
+        }
         let is_over = self.is_over_mark(limits);
         let room = self.room.as_mut().filter(|room| !is_over && room.is_awaited());
         room.map(|room| room.open(limits, now)).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate::outbox::queue::{Limits, Pushed, SLOW_WINDOW, Signals};
+use tidegate::outbox::queue::{Limits, Pushed, Signals};
 use tidegate_protocol::session::{DataLane, DropReason, LagNotice, Overflow};
 
 use crate::rig::{CLOSE, Client, Kind, PLAIN, WIDE, WRITE, long, new_client, new_entry};
@@ -37,32 +37,6 @@ fn the_mark_is_borne_for_publish_wait_and_up_to_twice() {
         let last = client.push(&newest, "7");
         assert_eq!(last, Pushed::Dropped(DropReason::Newest), "twice the mark is the end");
     }
-}
-
-#[test]
-fn a_client_that_cost_slow_after_is_waited_for_no_more() {
-    let publish_wait = Duration::from_millis(200);
-    let limits = Limits { messages_max: 2, publish_wait, slow_after: Duration::from_millis(300), ..WIDE };
-    let mut client = Client::stalled(limits);
-    let publisher = new_client(2, WIDE, WRITE);
-    let newest = client.subscription(Kind { overflow: Overflow::DropNewest, ..PLAIN });
-    // Twice a publisher is held for 199 ms.
-    for _ in 0..2 {
-        client.push_all(&newest, &["1", "2"]);
-        assert_eq!(client.push(&newest, "3"), Pushed::OverMark);
-        assert!(client.outbox.wait_for_room(&publisher.outbox));
-        client.pass(199);
-        assert_eq!(client.push(&newest, "4"), Pushed::OverMark);
-        assert!(publisher.signals().is_empty());
-        client.drain();
-        assert!(publisher.signals().contains(Signals::ROOM));
-    }
-    client.push_all(&newest, &["1", "2"]);
-    assert_eq!(client.push(&newest, "3"), Pushed::Dropped(DropReason::Newest));
-    client.drain();
-    client.pass(u64::try_from(SLOW_WINDOW.as_millis()).unwrap());
-    client.push_all(&newest, &["1", "2"]);
-    assert_eq!(client.push(&newest, "3"), Pushed::OverMark, "the window has passed");
 }
 
 #[test]

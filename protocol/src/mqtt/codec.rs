@@ -93,10 +93,10 @@ impl DecodeError {
             Self::Malformed(_) => ReasonCode::MALFORMED_PACKET,
             Self::Protocol(_) => ReasonCode::PROTOCOL_ERROR,
             Self::TooLarge { .. } => ReasonCode::PACKET_TOO_LARGE,
-            // §4.13: 0x90 is for a name that is not malformed and yet not accepted.
-            Self::Topic(TopicError::TooLong { .. } | TopicError::TooManyLevels { .. }) => {
-                ReasonCode::TOPIC_NAME_INVALID
-            }
+            // §4.13: 0x90 is for a name that can be parsed and yet is not accepted.
+            Self::Topic(
+                TopicError::TooLong { .. } | TopicError::TooManyLevels { .. } | TopicError::WildcardInName,
+            ) => ReasonCode::TOPIC_NAME_INVALID,
             Self::Topic(_) => ReasonCode::MALFORMED_PACKET,
             Self::ClientIdentifier => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
             Self::UserProperties { .. } | Self::Filters { .. } => ReasonCode::QUOTA_EXCEEDED,

@@ -194,7 +194,11 @@ impl ReasonCode {
             Self::UNSUPPORTED_PROTOCOL_VERSION => 1,
             Self::CLIENT_IDENTIFIER_NOT_VALID => 2,
             Self::BAD_USER_NAME_OR_PASSWORD => 4,
-            Self::NOT_AUTHORIZED | Self::BANNED | Self::BAD_AUTHENTICATION_METHOD => 5,
+            // A will to a topic that clients may not publish to is a lack of rights as well.
+            Self::NOT_AUTHORIZED
+            | Self::BANNED
+            | Self::BAD_AUTHENTICATION_METHOD
+            | Self::TOPIC_NAME_INVALID => 5,
             _ => 3,
         }
     }

@@ -118,7 +118,12 @@ fn wills(version: Version, cases: &mut Vec<Case>) {
     };
     push("no will topic", b"", MALFORMED, "[MQTT-4.7.3-1]: at least one character");
     for topic in [&b"+"[..], b"#", b"a/+", b"a/#", b"a+b", b"#/a"] {
-        push("a wildcard in the will topic", topic, MALFORMED, "§4.7.1: no wildcard in a topic name");
+        push(
+            "a wildcard in the will topic",
+            topic,
+            ReasonCode::TOPIC_NAME_INVALID,
+            "§4.7.1: no wildcard in a topic name",
+        );
     }
     let rule = "§3.2.2.2: a will topic that is well-formed and not accepted is 0x90";
     push("a will topic of 129 levels", "a/".repeat(128).as_bytes(), ReasonCode::TOPIC_NAME_INVALID, rule);

@@ -46,7 +46,12 @@ fn topics(version: Version, cases: &mut Vec<Case>) {
         cases.push(Case::online(version, name, bytes, Expected::Ends(reason), rule));
     };
     for topic in ["+", "#", "a/+", "a/#", "+/a", "a/+/b", "a+", "a#b", "/#", "$SYS/#"] {
-        push("a wildcard in the topic name", topic.as_bytes(), MALFORMED, "[MQTT-3.3.2-2]: no wildcards");
+        push(
+            "a wildcard in the topic name",
+            topic.as_bytes(),
+            ReasonCode::TOPIC_NAME_INVALID,
+            "[MQTT-3.3.2-2]: no wildcards",
+        );
     }
     // In MQTT 5 an alias may stand for it, so that an empty name alone can be parsed.
     let empty = if version == Version::V5 { PROTOCOL } else { MALFORMED };
