@@ -147,21 +147,10 @@ impl Mailbox {
         self.glance.is_online.load(Ordering::Relaxed)
     }
 
-    /// Whether it is over.
-    pub fn has_ended(&self) -> bool {
-        self.state.lock().has_ended
-    }
-
     /// Deliveries that wait for the client or for its acknowledgement.
     pub fn pending(&self) -> usize {
         let Glance { waiting, in_hand, .. } = &self.glance;
         waiting.load(Ordering::Relaxed) + in_hand.load(Ordering::Relaxed)
-    }
-
-    /// Messages and bytes that wait.
-    pub fn backlog(&self) -> (usize, usize) {
-        let state = self.state.lock();
-        (state.backlog.len(), state.backlog.bytes())
     }
 
     // ---- for the connection that speaks for it ----
@@ -263,8 +252,14 @@ impl Mailbox {
 
     // ---- for publishers ----
 
-    /// Queues without waiting. Gives the outbox, if it went there, and whether the caller has to flush that.
-    pub fn push(&self, mut entry: Entry, now: Instant) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
+    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits. Gives the outbox, if
+    /// it went there, and whether the caller has to flush that.
+    pub fn push(
+        &self,
+        mut entry: Entry,
+        is_shed: bool,
+        now: Instant,
+    ) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
         let mut state = self.state.lock();
         if state.has_ended {
             return (Pushed::Closed, None);
@@ -279,7 +274,8 @@ impl Mailbox {
         // It may have subscribed in another version of its protocol.
         entry.form = entry.form.filter(|_| is_same(entry.subscription.forms, state.forms));
         let kept = is_acked.then(|| entry.clone());
-        let (pushed, must_flush) = outbox.push(entry, now);
+        let (pushed, must_flush) =
+            if is_shed { outbox.push_if_idle(entry, now) } else { outbox.push(entry, now) };
         let pushed = match (pushed, kept) {
             (Pushed::Full | Pushed::Closed, Some(entry)) => self.keep_behind(&mut state, &outbox, entry, now),
             (pushed, _) => pushed,

@@ -201,7 +201,7 @@ impl FanOut<'_> {
         let pushed = match &member.target {
             Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
             Target::Mailbox(mailbox) => {
-                let (pushed, outbox) = mailbox.push(entry, self.now.instant);
+                let (pushed, outbox) = mailbox.push(entry, self.is_shed, self.now.instant);
                 if let Some((outbox, must_flush)) = outbox {
                     self.after_push(pushed, &outbox);
                     if must_flush {
