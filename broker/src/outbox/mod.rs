@@ -450,9 +450,7 @@ impl Outbox {
         counters.messages_out.add(deliveries as u64);
         counters.websocket_messages_out.add(frames.len() as u64);
         let mut queue = self.queue.lock();
-        for frame in frames.drain(..) {
-            queue.push_encoded(frame);
-        }
+        queue.push_encoded(frames.drain(..));
         queue.release(Hold::Popped);
     }
 

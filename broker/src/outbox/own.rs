@@ -33,6 +33,11 @@ impl Own {
         }
     }
 
+    /// Makes room for so many encoded frames at once.
+    pub(crate) fn reserve_encoded(&mut self, count: usize) {
+        self.encoded.reserve(count);
+    }
+
     pub(crate) fn push_encoded(&mut self, frame: Frame) {
         self.encoded_bytes += frame.len();
         self.encoded.push_back(frame);

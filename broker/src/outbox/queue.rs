@@ -543,9 +543,14 @@ impl Queue {
     }
 
     /// What the session made of popped deliveries. Discarded when the end came meanwhile.
-    pub(crate) fn push_encoded(&mut self, frame: Frame) {
-        if matches!(self.phase, Phase::Open | Phase::Closing(_, DataLane::Drain)) {
-            self.own().push_encoded(frame);
+    pub(crate) fn push_encoded(&mut self, frames: impl ExactSizeIterator<Item = Frame>) {
+        if !matches!(self.phase, Phase::Open | Phase::Closing(_, DataLane::Drain)) || frames.len() == 0 {
+            return;
+        }
+        let own = self.own();
+        own.reserve_encoded(frames.len());
+        for frame in frames {
+            own.push_encoded(frame);
         }
     }
 

@@ -33,7 +33,8 @@ impl PublishHead<'_> {
         let packet_id_len = if self.qos == QoS::AtMostOnce { 0 } else { 2 };
         let properties_len = self.properties.map_or(0, |list| list_len(list.len()));
         let head_len = 2 + self.topic.len() + packet_id_len + properties_len;
-        let mut out = BytesMut::with_capacity(5 + head_len);
+        // To the byte: what is left over would cost a second allocation when it is shared.
+        let mut out = BytesMut::with_capacity(1 + var_int_len(head_len + self.payload_len) + head_len);
         let flags = u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
         out.put_u8(first_byte(PacketType::Publish, flags));
         put_var_int(&mut out, head_len + self.payload_len);
