@@ -336,7 +336,7 @@ impl Outbox {
         self.queue.lock().set_client(packet_bytes_max, lag_notice);
     }
 
-    /// What is queued at QoS > 0 survives the end of the connection, for [`Outbox::take_acked`].
+    /// What is queued at QoS > 0 survives the end of the connection, for whoever takes it then.
     pub fn keep_acked(&self) {
         self.queue.lock().keep_acked();
     }
