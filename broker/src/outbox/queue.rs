@@ -27,7 +27,7 @@ use crate::subscription::{Entry, Subscription, Target};
 pub struct Limits {
     /// Deliveries queued.
     pub messages_max: usize,
-    /// Bytes queued: payloads, topics, 64 bytes per entry.
+    /// Bytes queued, as `subscription::size_bytes` counts them.
     pub bytes_max: usize,
     /// How long a publisher is held while this queue is over its mark, and the time in which a reader that is not slow
     /// takes as much as the mark.

@@ -22,7 +22,8 @@ use self::ring::Ring;
 /// What a member of a group must tell about the subscription that it stands for.
 ///
 /// Cloned for each message, so it is an `Arc` or something as cheap. All of it is asked under the group's lock,
-/// [`Self::pending`] perhaps of every member: an answer is the read of a field or of an atomic and takes no lock.
+/// [`Self::pending`] perhaps of every member: an answer is the read of a field or of an atomic, or takes a leaf
+/// lock for such a read.
 pub trait GroupMember: Clone + Send + Sync + 'static {
     /// The client that it belongs to. Never changes.
     fn client(&self) -> u64;
