@@ -3,6 +3,7 @@
 //! ```text
 //!   record    plain data as it is stored, and its bytes; knows no database
 //!   memory    the store of tests: the definition of what a store does
+//!   disk      the store of operators: fjall
 //!   writer    one thread: gathers changes, commits them in one atomic batch, completes tickets
 //!   loader    one thread: reads pages of queues behind the commits that they depend on
 //! ```
@@ -12,6 +13,7 @@
 //! promise until the ticket is done. Nobody here reads a clock but the writer's thread; times in records are Unix
 //! milliseconds, since they are compared across restarts.
 
+pub mod disk;
 pub mod error;
 mod loader;
 pub mod memory;
