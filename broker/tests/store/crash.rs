@@ -57,13 +57,23 @@ fn files_are_for_their_user_alone() {
     prepare(&path, 3);
     let mut folders = vec![path];
     while let Some(folder) = folders.pop() {
-        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{}", folder.display());
+        assert_eq!(
+            fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+            0o700,
+            "{}",
+            folder.display()
+        );
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
             } else {
-                assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+                assert_eq!(
+                    fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                    0o600,
+                    "{}",
+                    path.display()
+                );
             }
         }
     }
@@ -112,7 +122,8 @@ fn a_torn_end_is_cut_off_and_reported() {
 fn a_missing_commit_is_reported() {
     // Two journals of one history: the second one's last commit on top of the first one's second last.
     let folder = tempfile::tempdir().unwrap();
-    let (short, middle, long) = (folder.path().join("short"), folder.path().join("middle"), folder.path().join("long"));
+    let (short, middle, long) =
+        (folder.path().join("short"), folder.path().join("middle"), folder.path().join("long"));
     let store = open(&long);
     store.commit(&[Change::PutSession(ANNA, session("anna"))]).unwrap();
     store.commit(&message(ANNA, 1)).unwrap();
@@ -148,7 +159,9 @@ fn damage_anywhere_in_the_journal_never_panics_and_keeps_what_was_before() {
             let payloads = found.payloads(ANNA);
             // fjall's checksum does not cover the number of a batch.
             assert!(recovery.torn_bytes > 0 || payloads.len() == 4, "byte {at}");
-            assert!(["1", "2", "3", "4"].starts_with(&payloads.iter().map(String::as_str).collect::<Vec<_>>()));
+            assert!(
+                ["1", "2", "3", "4"].starts_with(&payloads.iter().map(String::as_str).collect::<Vec<_>>())
+            );
         }
     }
 }

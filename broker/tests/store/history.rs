@@ -96,7 +96,10 @@ impl Broker {
                 vec![Change::PutSubscription(self.session(index)?, subscription(&format!("f/{filter}")))]
             }
             Step::Unsubscribe(index, filter) => {
-                vec![Change::RemoveSubscription(self.session(index)?, subscription(&format!("f/{filter}")).key)]
+                vec![Change::RemoveSubscription(
+                    self.session(index)?,
+                    subscription(&format!("f/{filter}")).key,
+                )]
             }
             Step::Publish(bits) => self.publish(bits),
             Step::Settle(index, place) => {
@@ -205,7 +208,10 @@ fn check(history: &History) {
             tear(&live, &crashed, history.torn_at, history.tear);
             let (found, recovery) = contents(&open(&crashed));
             let (acknowledged, after) = (before.take().unwrap(), contents(&memory).0);
-            assert!(found == acknowledged || found == after, "{found:?} is neither before nor after the torn commit");
+            assert!(
+                found == acknowledged || found == after,
+                "{found:?} is neither before nor after the torn commit"
+            );
             assert_eq!((recovery.missing_commits, recovery.quarantined, recovery.orphans), (0, 0, 0));
             assert!(open(&crashed).check().unwrap().is_sound());
         }
@@ -227,7 +233,11 @@ fn tear(live: &Path, crashed: &Path, at: f64, tear: Tear) {
     let (old, mut new) = (fs::read(&to).unwrap(), fs::read(from).unwrap());
     let Some(first) = old.iter().zip(&new).position(|(old, new)| old != new) else { return };
     let end = new.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the length of the journal")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "below the length of the journal"
+    )]
     let cut = first + ((end - first) as f64 * at) as usize;
     match tear {
         Tear::Prefix => new[cut..].fill(0),

@@ -79,7 +79,10 @@ fn a_changed_session_keeps_what_belongs_to_it() {
     ];
     check(&batches, |contents, _| {
         let anna = &contents.sessions[&ANNA];
-        assert_eq!((anna.record.lost, anna.subscriptions.len(), anna.received.len(), anna.queue.count), (4, 1, 1, 1));
+        assert_eq!(
+            (anna.record.lost, anna.subscriptions.len(), anna.received.len(), anna.queue.count),
+            (4, 1, 1, 1)
+        );
     });
 }
 
@@ -138,8 +141,13 @@ fn a_body_that_gains_a_reference_stays_for_it() {
             assert_eq!((stats.messages, stats.bodies), (1, 1));
         });
     }
-    let batches =
-        [sessions(), message(ANNA, 1).to_vec(), gained, vec![Change::Dequeue(BEN, 5)], vec![Change::Dequeue(ANNA, 1)]];
+    let batches = [
+        sessions(),
+        message(ANNA, 1).to_vec(),
+        gained,
+        vec![Change::Dequeue(BEN, 5)],
+        vec![Change::Dequeue(ANNA, 1)],
+    ];
     check(&batches, |_, stats| assert_eq!((stats.messages, stats.bodies), (0, 0)));
 }
 
@@ -271,7 +279,10 @@ fn a_page_ends_at_its_limits_and_has_at_least_one_message() {
         assert_eq!(load(11, 100, 250), (vec![20, 30], 31, false));
         assert_eq!(load(31, 100, usize::MAX), (vec![40, 50], 51, true));
         assert_eq!(load(51, 100, usize::MAX), (vec![], 51, true));
-        assert_eq!(store.load_queue(BEN, 3, PAGE).unwrap(), Page { next_seq: 3, is_last: true, ..Page::default() });
+        assert_eq!(
+            store.load_queue(BEN, 3, PAGE).unwrap(),
+            Page { next_seq: 3, is_last: true, ..Page::default() }
+        );
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tidegate::store::disk::{DiskSettings, DiskStore};
@@ -153,13 +153,25 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 /// A store whose next commits fail as often as it is told, before anything of them is stored.
 pub(crate) struct Faulty<S> {
     pub(crate) store: S,
-    pub(crate) failures: AtomicUsize,
-    pub(crate) commits: AtomicUsize,
+    failures: AtomicUsize,
+    commits: AtomicUsize,
+    /// Whoever holds it holds the commits up.
+    pub(crate) gate: Mutex<()>,
 }
 
 impl<S: Store> Faulty<S> {
     pub(crate) fn new(store: S) -> Arc<Self> {
-        Arc::new(Self { store, failures: AtomicUsize::new(0), commits: AtomicUsize::new(0) })
+        Arc::new(Self {
+            store,
+            failures: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
+            gate: Mutex::default(),
+        })
+    }
+
+    /// Attempts, those that failed included.
+    pub(crate) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
     }
 
     pub(crate) fn fail(&self, times: usize) {
@@ -169,8 +181,10 @@ impl<S: Store> Faulty<S> {
 
 impl<S: Store> Store for Faulty<S> {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let _passed = self.gate.lock().unwrap();
         self.commits.fetch_add(1, Ordering::SeqCst);
-        let fails = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let fails =
+            self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if fails.is_ok() {
             let kind = std::io::ErrorKind::StorageFull;
             return Err(StoreError::Io { kind, reason: "injected".to_owned() });
