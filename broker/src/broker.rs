@@ -234,7 +234,7 @@ impl Broker {
 
     /// A delivery of a session that another connection has taken up is not sent any more: the other one sends it,
     /// perhaps under another identifier, and QoS 2 would arrive twice.
-    fn assign(&self, client: &mut Client, tag: Tag, packet_id: u16) {
+    pub(crate) fn assign(&self, client: &mut Client, tag: Tag, packet_id: u16) {
         let assign = |unfinished: &mut Unfinished| unfinished.in_flight.assign(tag, packet_id);
         client.is_replaced |= client.with(|holdings| holdings.change_if_any(assign)).is_none();
     }

@@ -81,6 +81,11 @@ impl Client {
         self.is_replaced
     }
 
+    /// Whether the broker has to know what became of a delivery: another connection or another client may get it.
+    pub(crate) fn keeps_deliveries(&self) -> bool {
+        self.mailbox.is_some() || self.shares
+    }
+
     /// Whether it is let in.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.standing, Standing::Connected | Standing::Authenticated(_))
@@ -138,6 +143,7 @@ impl Client {
         self.outbox.take_for_session(into, count, wants, now);
         let first = self.holdings.next_tags(into.len());
         if self.shares {
+            self.outbox.note_unsettled(into);
             let is_shared =
                 |entry: &Entry| entry.qos > QoS::AtMostOnce && entry.subscription.group().is_some();
             self.holdings.hand_over(first, into.iter(), is_shared);

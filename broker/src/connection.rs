@@ -6,6 +6,7 @@
 //! words on their way (DESIGN §6).
 
 mod buffer;
+mod encoded;
 mod ending;
 mod outputs;
 mod reading;
@@ -31,13 +32,14 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::debug;
 
+use self::encoded::Encoded;
 use self::timers::{Pulse, Timer};
 use crate::auth::Peer;
 use crate::broker::{Batch, Broker, Now};
 use crate::client::Client;
 use crate::metrics::Ended;
 use crate::outbox::Outbox;
-use crate::outbox::queue::{Frame, Signals};
+use crate::outbox::queue::Signals;
 use crate::outbox::writer::Socket;
 
 /// What all connections share of the operator's file.
@@ -166,7 +168,7 @@ struct Brake {
 /// Where a session's output goes while it is drained.
 enum Lane<'a> {
     Control,
-    Data(&'a mut Vec<Frame>),
+    Data(&'a mut Encoded),
 }
 
 /// Input discarded after our Close.
@@ -189,10 +191,10 @@ const TURNS_MAX: usize = 16;
 const READS_MAX: usize = 4;
 
 /// Deliveries that the session encodes between two flushes.
-const PUMP_COUNT: usize = 64;
+const PUMP_COUNT: usize = 256;
 
 /// Rounds of encoding and flushing, before other tasks get their turn: some 1000 messages.
-const PUMP_ROUNDS: usize = 16;
+const PUMP_ROUNDS: usize = 4;
 
 /// Those of them that bring retained or stored messages, up to half of the mark each.
 const PULL_ROUNDS: usize = 2;

@@ -244,6 +244,7 @@ impl Mailbox {
             return None;
         }
         outbox.take_for_session(into, count, wants, now);
+        outbox.note_unsettled(into);
         let first = state.holdings.next_tags(into.len());
         state.holdings.hand_over(first, into.iter(), |entry| entry.qos > QoS::AtMostOnce);
         self.note(&state);

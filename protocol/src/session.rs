@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 pub use crate::packet_ids::PacketIds;
 use crate::publication::{Form, Publication, QoS};
+pub use crate::stamped::Stamped;
 use crate::topic::{ShareName, Topic, TopicFilter};
 use crate::websocket::Message;
 pub use crate::websocket::prepared::Outgoing;
@@ -69,6 +70,9 @@ pub enum Output {
     /// A message for the client. What is sent while a delivery is handled goes behind earlier deliveries;
     /// everything else goes in the control lane, before queued data.
     Send(Outgoing),
+    /// The same for an acknowledged delivery whose message is a shared form but for a few bytes. It has its packet id
+    /// by that, as by [`Request::Assign`].
+    SendStamped(Stamped),
     /// Something for the broker. A request that has a reply gets it under this token.
     Request(Token, Request),
     /// The end. What was sent before it is written first, and `DataLane` says what happens to queued deliveries.

@@ -334,8 +334,8 @@ mod tests {
 
     #[test]
     fn no_two_codecs_share_a_slot() {
-        let forms: &[&[&Form]] = &[raw::FORMS];
-        let bodies: &[&BodyForm] = &[&BodyForm::PAYLOAD];
+        let forms: &[&[&Form]] = &[raw::FORMS, mqtt::FORMS];
+        let bodies: &[&BodyForm] = &[&BodyForm::PAYLOAD, &stomp::MESSAGE_BODY];
 
         let mut slots = HashSet::new();
         for form in forms.iter().copied().flatten() {

@@ -71,6 +71,7 @@ impl Flooded {
                     self.sent += 1;
                     self.last = outgoing.head.to_vec();
                 }
+                Output::SendStamped(_) => self.sent += 1,
                 Output::Request(token, Request::Publish(_)) => {
                     self.publishes += 1;
                     self.unanswered.push(token);

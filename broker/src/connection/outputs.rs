@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Token};
+use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Settlement, Stamped, Token};
 
 use super::{ANSWER_BYTES, BACKLOG_MAX, Brake, CONTROL_BYTES_MAX, Connection, Lane, Phase, buffer};
 use crate::broker::Now;
@@ -64,6 +64,10 @@ impl Connection {
                 *answered_bytes += outgoing.len() + ANSWER_BYTES;
                 self.send(outgoing, lane);
             }
+            Output::SendStamped(stamped) => {
+                self.broker.assign(&mut self.client, stamped.tag, stamped.packet_id);
+                self.send_stamped(stamped, lane);
+            }
             Output::Request(token, request) => self.request(token, request, now),
             Output::Close(reason, data) => {
                 self.give_up_brake(now);
@@ -83,20 +87,32 @@ impl Connection {
                 self.outbox.push_control(outgoing.into_frame(deflating));
             }
             Lane::Data(_) if self.client.is_replaced => {}
-            Lane::Data(frames) => match &mut self.takeover {
-                Some(takeover) => frames.push(takeover.frame(&outgoing).into()),
-                None => frames.push(outgoing.into_frame(self.deflating.as_deref()).into()),
+            Lane::Data(encoded) => match &mut self.takeover {
+                Some(takeover) => encoded.push_frame(takeover.frame(&outgoing)),
+                None => encoded.push(outgoing, self.deflating.as_deref()),
             },
         }
     }
 
+    fn send_stamped(&mut self, stamped: Stamped, lane: &mut Lane<'_>) {
+        match lane {
+            Lane::Data(_) if self.client.is_replaced => {}
+            Lane::Data(encoded) if self.takeover.is_none() => {
+                encoded.push_stamped(stamped, self.deflating.as_deref());
+            }
+            lane => self.send(stamped.into_outgoing(), lane),
+        }
+    }
+
     fn request(&mut self, token: Token, request: Request, now: Now) {
-        // What is sent is noted before it leaves, and not when the client's own publishes have their turn.
-        let waits = !matches!(request, Request::Assign { .. });
-        if let Some(brake) = self.brake.as_mut().filter(|_| waits) {
-            brake.backlog.push_back((token, request));
-        } else {
-            self.carry_to_broker(token, request, true, now);
+        match (request, &mut self.brake) {
+            // What is sent is noted before it leaves, and not when the client's own publishes have their turn.
+            (Request::Assign { tag, packet_id }, _) => self.broker.assign(&mut self.client, tag, packet_id),
+            // Most acknowledgements concern nobody but the session.
+            (Request::Settle { settlement: Settlement::Accepted, .. }, _)
+                if !self.client.keeps_deliveries() => {}
+            (request, Some(brake)) => brake.backlog.push_back((token, request)),
+            (request, None) => self.carry_to_broker(token, request, true, now),
         }
     }
 

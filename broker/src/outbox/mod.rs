@@ -425,8 +425,6 @@ impl Outbox {
             if !into.is_empty() {
                 queue.hold(Hold::Popped);
             }
-            let acked = into.iter().filter(|entry| entry.qos > QoS::AtMostOnce).count();
-            self.unsettled.fetch_add(u32::try_from(acked).unwrap_or(0), Ordering::Relaxed);
             let departed = departed(&queue, before, before_bytes);
             queue.waiters_if_room(departed, &self.shared.limits, now)
         };
@@ -435,6 +433,12 @@ impl Outbox {
             self.shared.metrics.family(self.family).payload_bytes_out.add(payload_bytes as u64);
         }
         wake_publishers(&waiters);
+    }
+
+    /// The session is given these. Counted for clients that others may step in for.
+    pub(crate) fn note_unsettled(&self, taken: &[Entry]) {
+        let acked = taken.iter().filter(|entry| entry.qos > QoS::AtMostOnce).count();
+        self.unsettled.fetch_add(u32::try_from(acked).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// The session has settled an acknowledged delivery.
@@ -446,9 +450,7 @@ impl Outbox {
 
     /// Puts the bytes of taken deliveries in their place and lets others write again.
     pub fn put_back(&self, frames: &mut Vec<Frame>, deliveries: usize) {
-        let counters = self.shared.metrics.family(self.family);
-        counters.messages_out.add(deliveries as u64);
-        counters.websocket_messages_out.add(frames.len() as u64);
+        self.shared.metrics.family(self.family).messages_out.add(deliveries as u64);
         let mut queue = self.queue.lock();
         queue.push_encoded(frames.drain(..));
         queue.release(Hold::Popped);

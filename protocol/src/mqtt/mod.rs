@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::codec::{Codec, DecodeError, Limits, Role};
-pub use self::forms::{MQTT3_LIVE, MQTT3_RETAINED, MQTT5_LIVE, MQTT5_RETAINED};
+pub use self::forms::{FORMS, MQTT3_LIVE, MQTT3_RETAINED, MQTT5_LIVE, MQTT5_RETAINED};
 use self::packet::Version;
 use crate::publication::QoS;
 use crate::session::Session;

@@ -13,7 +13,7 @@ use tidegate_protocol::mqtt::packet::{
 use tidegate_protocol::mqtt::{self, Codec, Limits, Settings};
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    self, CloseKind, CloseReason, Connected, Delivery, Granted, Output, Published, Reply, Request,
+    self, CloseKind, CloseReason, Connected, Delivery, Granted, Outgoing, Output, Published, Reply, Request,
     RetainHandling, Session, SubscriptionId, Tag, Token,
 };
 use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
@@ -152,21 +152,34 @@ impl Conversation {
         while let Some(output) = self.session.poll_output() {
             assert!(self.closed.is_none(), "nothing comes after Close: {output:?}");
             match output {
-                Output::Send(outgoing) => {
-                    assert_eq!(outgoing.kind, MessageKind::Binary);
-                    let mut bytes = BytesMut::from(&outgoing.head[..]);
-                    if let Some(body) = &outgoing.body {
-                        bytes.extend_from_slice(body.bytes());
-                    }
-                    let mut bytes = bytes.freeze();
-                    let packet = self.codec.decode(&mut bytes).unwrap().unwrap();
-                    assert!(bytes.is_empty());
-                    self.packets.push(packet);
+                Output::Send(outgoing) => self.sent(&outgoing),
+                Output::SendStamped(stamped) => {
+                    let (tag, packet_id) = (stamped.tag, stamped.packet_id);
+                    self.requests.push((Token(0), Request::Assign { tag, packet_id }));
+                    let mut frame = BytesMut::from("before");
+                    stamped.put_frame(&mut frame);
+                    let outgoing = stamped.into_outgoing();
+                    let mut same = BytesMut::from("before");
+                    let body = outgoing.put_frame(None, &mut same);
+                    assert_eq!((frame, None), (same, body), "both ways to send it");
+                    self.sent(&outgoing);
                 }
                 Output::Request(token, request) => self.requests.push((token, request)),
                 Output::Close(reason, _) => self.closed = Some(reason),
             }
         }
+    }
+
+    fn sent(&mut self, outgoing: &Outgoing) {
+        assert_eq!(outgoing.kind, MessageKind::Binary);
+        let mut bytes = BytesMut::from(&outgoing.head[..]);
+        if let Some(body) = &outgoing.body {
+            bytes.extend_from_slice(body.bytes());
+        }
+        let mut bytes = bytes.freeze();
+        let packet = self.codec.decode(&mut bytes).unwrap().unwrap();
+        assert!(bytes.is_empty());
+        self.packets.push(packet);
     }
 }
 

@@ -101,6 +101,7 @@ impl Talk {
 
     fn show(&mut self, output: Output) -> String {
         match output {
+            Output::SendStamped(_) => panic!("STOMP knows no packet identifiers"),
             Output::Send(outgoing) => {
                 let kind = if outgoing.kind == MessageKind::Text { "text" } else { "binary" };
                 let body = outgoing.body.map(|body| body.bytes().clone()).unwrap_or_default();
