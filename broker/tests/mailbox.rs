@@ -31,6 +31,14 @@ use tidegate_protocol::topic::{ShareName, Topic, TopicFilter, TopicLimits};
 const QUEUE: usize = 10;
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Nobody waits for room.
+const IMPATIENT: Limits = Limits {
+    messages_max: QUEUE,
+    bytes_max: 1 << 20,
+    publish_wait: Duration::ZERO,
+    slow_after: Duration::ZERO,
+};
+
 #[derive(Debug)]
 struct Sink;
 
@@ -67,18 +75,14 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Rules)) -> Self {
-        Self::with_limits(
-            change,
-            Limits {
-                messages_max: QUEUE,
-                bytes_max: 1 << 20,
-                publish_wait: Duration::ZERO,
-                slow_after: Duration::ZERO,
-            },
-        )
+        Self::with_limits(change, IMPATIENT)
     }
 
     fn with_limits(change: impl FnOnce(&mut Rules), limits: Limits) -> Self {
+        Self::with_memory(change, limits, usize::MAX)
+    }
+
+    fn with_memory(change: impl FnOnce(&mut Rules), limits: Limits, total_bytes_max: usize) -> Self {
         let now = tokio::time::Instant::now().into_std();
         let metrics = Metrics::new(now);
         let mut rules = Rules {
@@ -99,7 +103,7 @@ impl World {
             write: WriteLimits { coalesce_bytes: 1 << 14, batch_bytes: 1 << 16 },
             publication_bytes: Arc::new(AtomicUsize::new(0)),
             entries: AtomicIsize::new(0),
-            total_bytes_max: usize::MAX,
+            total_bytes_max,
             metrics: Arc::clone(&metrics),
         };
         let retained = Retained::new(RetainedLimits { messages_max: 100, bytes_max: 1 << 20 });
@@ -181,7 +185,7 @@ impl World {
 
     fn publish_by(&self, by: &mut Guest, payload: &str, qos: QoS, packet_id: Option<u16>) -> usize {
         let publication = publication(payload, qos);
-        match self.request(&mut by.client, Request::Publish(Box::new(Publish { publication, packet_id }))) {
+        match self.request(&mut by.client, publish(publication, packet_id)) {
             Some(Reply::Published(published)) => published.matched,
             other => panic!("{other:?}"),
         }
@@ -266,6 +270,16 @@ fn publication(payload: &str, qos: QoS) -> Publication {
     let mut publication = Publication::new(topic, Bytes::copy_from_slice(payload.as_bytes()));
     publication.qos = qos;
     publication
+}
+
+fn retained(payload: &str, qos: QoS) -> Publication {
+    let mut publication = publication(payload, qos);
+    publication.retain = true;
+    publication
+}
+
+fn publish(publication: Publication, packet_id: Option<u16>) -> Request {
+    Request::Publish(Box::new(Publish { publication, packet_id }))
 }
 
 fn filter(text: &str) -> TopicFilter {
@@ -405,8 +419,7 @@ fn a_refused_qos_2_publish_leaves_its_id_free() {
     let mut guest = world.connect("c", HOUR);
     let mut publication = publication("x", ExactlyOnce);
     publication.topic = Topic::parse("$SYS/x", &TopicLimits::STANDARD).unwrap();
-    let reply = world
-        .request(&mut guest.client, Request::Publish(Box::new(Publish { publication, packet_id: Some(7) })));
+    let reply = world.request(&mut guest.client, publish(publication, Some(7)));
     assert!(matches!(reply, Some(Reply::Refused(_))));
     let reply = world.request(&mut guest.client, Request::Release { packet_id: 7 });
     assert!(matches!(reply, Some(Reply::Released { known: false, .. })));
@@ -551,13 +564,35 @@ fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
     let mut batch = Batch::default();
     for number in 0..=QUEUE {
         let publication = publication(&number.to_string(), AtLeastOnce);
-        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+        let request = publish(publication, None);
         let now = Now { instant: world.now, unix_ms: 0 };
         world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
         assert_eq!(batch.slow.len(), usize::from(number == QUEUE), "after {number}");
     }
     batch.flush(world.now);
     assert_eq!(world.drain(&mut guest), numbers(0..QUEUE + 1));
+}
+
+#[test]
+fn what_is_refused_for_want_of_memory_is_not_retained() {
+    const MEMORY: usize = 1 << 18;
+    for (is_away, expected) in [(true, "older"), (false, "newer")] {
+        let mut world = World::with_memory(|_| (), IMPATIENT, MEMORY);
+        let mut publisher = world.clean("p");
+        let older = retained("older", AtLeastOnce);
+        world.request(&mut publisher.client, publish(older, None));
+        let mut waiting = world.connect("c", HOUR);
+        world.subscribe(&mut waiting, if is_away { "t" } else { "elsewhere" }, AtLeastOnce);
+        world.leave(waiting);
+        let newer = format!("newer{}", " ".repeat(MEMORY));
+        let newer = retained(&newer, AtLeastOnce);
+        let reply = world.request(&mut publisher.client, publish(newer, None)).unwrap();
+        assert_eq!(matches!(reply, Reply::Refused(Refusal::Overloaded(_))), is_away, "{reply:?}");
+        let mut late = world.clean("late");
+        world.subscribe(&mut late, "t", AtLeastOnce);
+        let got = world.drain(&mut late);
+        assert_eq!(got.iter().map(|got| got.trim_end()).collect::<Vec<_>>(), [expected]);
+    }
 }
 
 #[test]
@@ -597,7 +632,7 @@ fn what_has_expired_or_was_unsubscribed_makes_room_for_what_comes() {
             let mut publisher = world.clean("p");
             let mut publication = publication(&number.to_string(), AtLeastOnce);
             publication.expires_at = number.is_multiple_of(2).then(|| world.now + Duration::from_secs(5));
-            let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+            let request = publish(publication, None);
             world.request(&mut publisher.client, request);
             world.leave(publisher);
         }

@@ -97,14 +97,29 @@ impl Broker {
         publication.published_ms = now.unix_ms;
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
+        let is_full = self.shared.is_full();
+        if is_full {
+            self.check_memory_for(&publication)?;
+        }
         // [MQTT-3.3.1-8]
         if !publication.retain {
-            return self.deliver(&publication, now, batch);
+            return Ok(self.deliver(&publication, is_full, now, batch));
         }
         let _order = self.order_of(&publication.topic).map(Mutex::lock);
-        // [MQTT-3.3.1-5]
+        // [MQTT-3.3.1-5]. Before the match: a client that subscribes meanwhile is in the table before it looks at what is
+        // retained, and so gets it one way or the other.
         keep(&publication)?;
-        self.deliver(&publication, now, batch)
+        Ok(self.deliver(&publication, is_full, now, batch))
+    }
+
+    /// While the memory of the whole broker is used up, nothing is promised that would have to wait for a client that
+    /// may not be there (DESIGN §6). Asked before anything is kept or sent.
+    fn check_memory_for(&self, publication: &Publication) -> Result<(), Refusal> {
+        let is_acked = publication.qos > QoS::AtMostOnce;
+        if is_acked && has_sessions(&self.router.matching(&publication.topic)) {
+            return Err(Refusal::Overloaded("the memory for queued messages is used up"));
+        }
+        Ok(())
     }
 
     fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
@@ -112,25 +127,21 @@ impl Broker {
         self.orders.get(usize::try_from(hash % ORDER_LOCKS as u64).unwrap_or(0))
     }
 
+    /// Match, push. Refuses nothing.
     fn deliver(
         &self,
         publication: &Arc<Publication>,
+        is_full: bool,
         now: Now,
         batch: &mut Batch,
-    ) -> Result<Published, Refusal> {
+    ) -> Published {
         // [MQTT-3.3.2-3], [MQTT-4.5.0-1]
         let matched = self.router.matching(&publication.topic);
-        // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), and nothing is promised that
-        // would have to wait for a client that may not be there.
-        let is_full = self.shared.is_full();
-        let is_acked = publication.qos > QoS::AtMostOnce;
-        if is_full && is_acked && has_sessions(&matched) {
-            return Err(Refusal::Overloaded("the memory for queued messages is used up"));
-        }
         let mut fan_out = FanOut {
             broker: self,
             size_bytes: subscription::size_bytes(publication),
-            is_shed: is_full && !is_acked,
+            // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6).
+            is_shed: is_full && publication.qos == QoS::AtMostOnce,
             now,
             batch,
             tally: Tally::default(),
@@ -149,7 +160,7 @@ impl Broker {
                 }
             }
         }
-        Ok(fan_out.finish())
+        fan_out.finish()
     }
 
     /// Brings a delivery that its member of a group did not get to another one (MQTT 5 §4.8.2).
