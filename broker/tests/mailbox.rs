@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicUsize};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -52,7 +53,7 @@ impl Socket for Sink {
 struct World {
     broker: Broker,
     now: Instant,
-    connections: u64,
+    connections: AtomicU64,
 }
 
 /// A connection and what its session would know.
@@ -110,7 +111,7 @@ impl World {
         let authenticator = Authenticator::new(Anonymous::Always);
         let rules_of_topics = TopicRules::new(Vec::new());
         let broker = Broker::new(rules, rules_of_topics, authenticator, retained, Arc::new(shared), metrics);
-        Self { broker, now, connections: 0 }
+        Self { broker, now, connections: AtomicU64::new(0) }
     }
 
     fn request(&self, client: &mut Client, request: Request) -> Option<Reply> {
@@ -122,10 +123,10 @@ impl World {
         reply
     }
 
-    fn try_connect(&mut self, connect: Connect) -> Result<Guest, Refusal> {
-        self.connections += 1;
+    fn try_connect(&self, connect: Connect) -> Result<Guest, Refusal> {
+        let key = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let shared = Arc::clone(self.broker.shared());
-        let outbox = Outbox::new(self.connections, Arc::new(Sink), None, shared, Family::Mqtt);
+        let outbox = Outbox::new(key, Arc::new(Sink), None, shared, Family::Mqtt);
         let mut client = Client::new(Arc::clone(&outbox));
         match self.request(&mut client, Request::Connect(Box::new(connect))) {
             Some(Reply::Connected(connected)) => Ok(Guest { client, outbox, connected: *connected }),
@@ -470,6 +471,69 @@ fn a_connection_that_was_replaced_gets_no_step_of_an_exchange_confirmed() {
         let released = world.request(&mut old.client, Request::Release { packet_id: 9 });
         assert!(released.is_none(), "{released:?}");
     }
+}
+
+/// Stops whoever wakes it until it may go on.
+struct Gate {
+    stands: mpsc::Sender<()>,
+    may_pass: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.stands.send(()).unwrap();
+        let _ = self.may_pass.lock().unwrap().recv();
+    }
+}
+
+/// A connection is replaced in the middle of a QoS 2 publish, which is repeated on the new one.
+fn check_replaced_amid_a_publish(payload: &str) {
+    let mut world = World::with_limits(|_| (), Limits { messages_max: 1, ..IMPATIENT });
+    let mut watcher = world.connect("w", HOUR);
+    world.subscribe(&mut watcher, "t", ExactlyOnce);
+    assert!(world.drain(&mut watcher).is_empty(), "nothing is retained");
+    world.leave(watcher);
+    let mut blocked = world.clean("blocked");
+    world.subscribe(&mut blocked, "t", AtMostOnce);
+    let mut blocker = world.clean("blocker");
+    let mut old = world.connect("c", HOUR);
+    let (stands, is_blocked) = mpsc::channel();
+    let (open, may_pass) = mpsc::channel();
+    let gate = Waker::from(Arc::new(Gate { stands, may_pass: Mutex::new(may_pass) }));
+    while !blocked.outbox.poll_signals(&gate).is_empty() {}
+    let is_under_way = {
+        let shared = Arc::clone(world.broker.shared());
+        let size = payload.len();
+        move || shared.publication_bytes.load(Ordering::Relaxed) >= size
+    };
+    let (world_, blocker_, old_) = (&world, &mut blocker, &mut old);
+    let (reply, mut new) = std::thread::scope(|threads| {
+        // Stops while it has the order of the topic, and the other one waits for that.
+        threads.spawn(|| {
+            world_.request(&mut blocker_.client, publish(retained("first", AtMostOnce), None));
+        });
+        is_blocked.recv().unwrap();
+        let publishing = threads
+            .spawn(|| world_.request(&mut old_.client, publish(retained(payload, ExactlyOnce), Some(7))));
+        while !is_under_way() {
+            std::thread::yield_now();
+        }
+        let new = world_.try_connect(connect("c", false, HOUR)).unwrap();
+        open.send(()).unwrap();
+        (publishing.join().unwrap(), new)
+    });
+    let is_published = matches!(reply, Some(Reply::Published(_)));
+    assert_eq!(new.connected.received.contains(&7), is_published, "{reply:?}");
+    world.publish_by(&mut new, "repeated", ExactlyOnce, Some(7));
+    let expected = if is_published { payload } else { "repeated" };
+    let mut watcher = world.connect("w", HOUR);
+    assert_eq!(world.drain(&mut watcher), [expected]);
+}
+
+#[test]
+fn a_publish_in_the_instant_of_a_takeover_is_known_afterwards_only_if_it_was_published() {
+    check_replaced_amid_a_publish(&"x".repeat(1 << 13));
+    check_replaced_amid_a_publish(&"more than may be retained".repeat(1 << 16));
 }
 
 #[test]
