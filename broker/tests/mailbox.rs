@@ -15,7 +15,7 @@ use tidegate::auth::{Anonymous, Authenticator, Peer};
 use tidegate::broker::{Batch, Broker, Now, Rules};
 use tidegate::client::Client;
 use tidegate::metrics::Metrics;
-use tidegate::outbox::queue::Limits;
+use tidegate::outbox::queue::{Limits, Signals};
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
 use tidegate::retained::{Retained, RetainedLimits};
@@ -635,6 +635,136 @@ fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
     }
     batch.flush(world.now);
     assert_eq!(world.drain(&mut guest), numbers(0..QUEUE + 1));
+}
+
+/// Nobody gives up waiting for room.
+const PATIENT: Limits = Limits { publish_wait: HOUR, slow_after: HOUR, ..IMPATIENT };
+
+/// A client that comes back and finds a full queue of `0..QUEUE`, and a publisher that is told of it.
+fn behind_its_mark(world: &mut World, group: Option<&str>) -> (Guest, Guest) {
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe_as(&mut guest, group, "t", AtLeastOnce);
+    world.leave(guest);
+    for number in 0..QUEUE {
+        world.publish(&number.to_string(), AtLeastOnce);
+    }
+    (world.connect("c", HOUR), world.clean("p"))
+}
+
+/// Publishes, and gives whether the publisher has to wait. It waits then.
+fn is_held(world: &World, publisher: &mut Guest, payload: &str) -> bool {
+    let peer = Peer { ip: [127, 0, 0, 1].into(), is_forwarded: false };
+    let mut batch = Batch::default();
+    let request = publish(publication(payload, AtLeastOnce), None);
+    let now = Now { instant: world.now, unix_ms: 0 };
+    world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
+    batch.flush(world.now);
+    batch.slow.iter().any(|slow| slow.wait_for_room(&publisher.outbox))
+}
+
+fn is_let_go(publisher: &Guest) -> bool {
+    publisher.outbox.poll_signals(Waker::noop()).contains(Signals::ROOM)
+}
+
+#[test]
+fn a_publisher_is_held_while_what_waits_in_both_queues_is_over_the_mark() {
+    let mut world = World::with_limits(|_| (), PATIENT);
+    let (mut guest, mut publisher) = behind_its_mark(&mut world, None);
+    for number in QUEUE..QUEUE + 3 {
+        assert!(is_held(&world, &mut publisher, &number.to_string()));
+    }
+    // Half of the mark is in the outbox, which has room; the others are behind it.
+    let mut got = world.take(&mut guest, 3);
+    assert!(!is_let_go(&publisher));
+    assert!(guest.outbox.wait_for_room(&publisher.outbox), "as many as the mark still wait");
+    got.extend(world.take(&mut guest, 1));
+    assert!(is_let_go(&publisher));
+    assert!(!guest.outbox.wait_for_room(&publisher.outbox));
+    assert!(!is_held(&world, &mut publisher, "one more"), "there is room for it");
+    got.extend(world.take(&mut guest, usize::MAX));
+    let payloads: Vec<_> = got.into_iter().map(|got| got.payload).collect();
+    let mut expected = numbers(0..QUEUE + 3);
+    expected.push("one more".into());
+    assert_eq!(payloads, expected);
+    assert_eq!(world.queued(), 0);
+}
+
+#[test]
+fn the_oldest_go_only_when_patience_is_spent_and_twice_the_mark_waits() {
+    let second = Duration::from_secs(1);
+    for is_patient in [true, false] {
+        let limits = Limits { publish_wait: second, slow_after: 10 * second, ..IMPATIENT };
+        let mut world = World::with_limits(|_| (), limits);
+        let (mut guest, mut publisher) = behind_its_mark(&mut world, None);
+        assert!(is_held(&world, &mut publisher, &QUEUE.to_string()));
+        world.now += if is_patient { second / 2 } else { second };
+        for number in QUEUE + 1..2 * QUEUE {
+            assert_eq!(is_held(&world, &mut publisher, &number.to_string()), is_patient, "{number}");
+        }
+        assert_eq!(world.queued(), 2 * QUEUE);
+        assert!(!is_held(&world, &mut publisher, &(2 * QUEUE).to_string()));
+        assert_eq!(world.queued(), 2 * QUEUE);
+        assert_eq!(world.drain(&mut guest), numbers(1..2 * QUEUE + 1));
+    }
+}
+
+#[test]
+fn a_reader_that_takes_as_much_as_the_mark_in_time_is_borne_for_as_long_as_it_does() {
+    let limits = Limits {
+        publish_wait: Duration::from_millis(100),
+        slow_after: Duration::from_millis(200),
+        ..IMPATIENT
+    };
+    let mut world = World::with_limits(|_| (), limits);
+    let (mut guest, mut publisher) = behind_its_mark(&mut world, None);
+    let mut got = Vec::new();
+    for number in QUEUE..50 * QUEUE {
+        while guest.outbox.wait_for_room(&publisher.outbox) {
+            world.now += Duration::from_millis(8);
+            got.extend(world.take(&mut guest, 1));
+        }
+        is_held(&world, &mut publisher, &number.to_string());
+    }
+    got.extend(world.take(&mut guest, usize::MAX));
+    assert_eq!(got.into_iter().map(|got| got.payload).collect::<Vec<_>>(), numbers(0..50 * QUEUE));
+}
+
+#[test]
+fn a_publisher_is_let_go_when_what_waits_goes_another_way() {
+    for is_unsubscribed in [true, false] {
+        let mut world = World::with_limits(|_| (), PATIENT);
+        let (mut guest, mut publisher) = behind_its_mark(&mut world, Some("g"));
+        assert!(is_held(&world, &mut publisher, "x"));
+        if is_unsubscribed {
+            let group = Some(ShareName::parse("g", &TopicLimits::STANDARD).unwrap());
+            let name = SubscriptionName::Filter { group, filter: filter("t") };
+            world.request(&mut guest.client, Request::Unsubscribe(vec![name]));
+        } else {
+            world.end(&mut guest);
+        }
+        assert!(is_let_go(&publisher), "unsubscribed: {is_unsubscribed}");
+        assert!(!guest.outbox.wait_for_room(&publisher.outbox));
+    }
+}
+
+#[test]
+fn what_expires_while_it_waits_lets_the_publisher_go() {
+    let mut world = World::with_limits(|_| (), PATIENT);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", AtLeastOnce);
+    world.leave(guest);
+    let mut publisher = world.clean("p");
+    for number in 0..QUEUE {
+        let mut publication = publication(&number.to_string(), AtLeastOnce);
+        publication.expires_at = Some(world.now + Duration::from_secs(5));
+        world.request(&mut publisher.client, publish(publication, None));
+    }
+    let mut guest = world.connect("c", HOUR);
+    assert!(is_held(&world, &mut publisher, "x"));
+    world.now += Duration::from_secs(5);
+    world.broker.pull(&mut guest.client, world.now);
+    assert!(is_let_go(&publisher));
+    assert_eq!(world.drain(&mut guest), ["x"]);
 }
 
 #[test]
