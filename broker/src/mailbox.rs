@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Acknowledged deliveries wait in the *backlog* while the client is away, and behind a full outbox while it is
-//! there; the owner of the outbox feeds it from there. Lock order: registry, mailbox, the outbox's queue. No clock, no
-//! task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
+//! there, where both count against the mark together; the owner of the outbox feeds it from there. Lock order: registry,
+//! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -125,6 +125,19 @@ pub struct Due {
     pub next: Option<Instant>,
     /// The session is over: [`Mailbox::end`] it.
     pub is_expired: bool,
+}
+
+/// What became of a push, and what the caller has to do about it.
+#[derive(Debug)]
+pub struct Brought {
+    /// Into which queue it came, if any.
+    pub pushed: Pushed,
+    /// Of the client, if that is there.
+    pub outbox: Option<Arc<Outbox>>,
+    /// The outbox is to be flushed.
+    pub must_flush: bool,
+    /// The publisher should wait for room in the outbox and behind it.
+    pub is_slow: bool,
 }
 
 impl Mailbox {
@@ -260,39 +273,35 @@ impl Mailbox {
 
     // ---- for publishers ----
 
-    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits. Gives the outbox, if
-    /// it went there, and whether the caller has to flush that.
-    pub fn push(
-        &self,
-        mut entry: Entry,
-        is_shed: bool,
-        now: Instant,
-    ) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
+    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits.
+    pub fn push(&self, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
         let mut state = self.state.lock();
         if state.has_ended {
-            return (Pushed::Closed, None);
+            return Brought::away(Pushed::Closed);
         }
         let is_acked = entry.qos > QoS::AtMostOnce;
         let Some(outbox) = state.outbox.clone() else {
-            return (if is_acked { self.keep_away(&mut state, entry, now) } else { Pushed::Closed }, None);
+            return Brought::away(if is_acked {
+                self.keep_away(&mut state, entry, now)
+            } else {
+                Pushed::Closed
+            });
         };
         if is_acked && !state.backlog.is_empty() {
-            let pushed = self.keep_behind(&mut state, &outbox, entry, now);
-            return (pushed, Some((outbox, false)));
+            return self.keep_behind(&mut state, outbox, entry, now);
         }
         // It may have subscribed in another version of its protocol.
         entry.form = entry.form.filter(|_| is_same(entry.subscription.forms, state.forms));
         let kept = is_acked.then(|| entry.clone());
         let (pushed, must_flush) =
             if is_shed { outbox.push_if_idle(entry, now) } else { outbox.push(entry, now) };
-        let pushed = match (pushed, kept) {
-            (Pushed::Full | Pushed::Closed, Some(entry)) => self.keep_behind(&mut state, &outbox, entry, now),
-            (pushed, _) => pushed,
-        };
+        if let (Pushed::Full | Pushed::Closed, Some(entry)) = (pushed, kept) {
+            return self.keep_behind(&mut state, outbox, entry, now);
+        }
         if is_acked {
             self.note(&state);
         }
-        (pushed, Some((outbox, must_flush)))
+        Brought { pushed, outbox: Some(outbox), must_flush, is_slow: pushed == Pushed::OverMark }
     }
 
     /// A subscription has ended: what is queued for it makes room for others.
@@ -390,7 +399,7 @@ impl Mailbox {
 
     /// Behind what waits already, while a connection is there. Both queues together are held against the mark as an
     /// outbox alone is, and get twice as much (DESIGN §6).
-    fn keep_behind(&self, state: &mut State, outbox: &Outbox, entry: Entry, now: Instant) -> Pushed {
+    fn keep_behind(&self, state: &mut State, outbox: Arc<Outbox>, entry: Entry, now: Instant) -> Brought {
         let Limits { messages_max, bytes_max, .. } = self.shared.limits;
         let (messages, bytes) = outbox.queued();
         let up_to = |times: usize| Amount {
@@ -402,8 +411,9 @@ impl Mailbox {
             self.left(state.remove_over(now));
         }
         let pushed = self.keep(state, entry, up_to(2));
-        let is_held = outbox.note_behind(&state.backlog, now);
-        if is_held && pushed == Pushed::Queued { Pushed::OverMark } else { pushed }
+        // Though something was dropped: whoever is not held would go on and drop more.
+        let is_slow = outbox.note_behind(&state.backlog, now);
+        Brought { pushed, outbox: Some(outbox), must_flush: false, is_slow }
     }
 
     /// While the client is away.
@@ -443,6 +453,12 @@ impl Mailbox {
 
     fn left(&self, entries: usize) {
         self.shared.entered(-isize::try_from(entries).unwrap_or(isize::MAX));
+    }
+}
+
+impl Brought {
+    fn away(pushed: Pushed) -> Self {
+        Self { pushed, outbox: None, must_flush: false, is_slow: false }
     }
 }
 

@@ -640,12 +640,12 @@ fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
 /// Nobody gives up waiting for room.
 const PATIENT: Limits = Limits { publish_wait: HOUR, slow_after: HOUR, ..IMPATIENT };
 
-/// A client that comes back and finds a full queue of `0..QUEUE`, and a publisher that is told of it.
+/// A client that comes back and finds a full queue of numbers from 0, and a publisher that is told of it.
 fn behind_its_mark(world: &mut World, group: Option<&str>) -> (Guest, Guest) {
     let mut guest = world.connect("c", HOUR);
     world.subscribe_as(&mut guest, group, "t", AtLeastOnce);
     world.leave(guest);
-    for number in 0..QUEUE {
+    for number in 0..world.broker.shared().limits.messages_max {
         world.publish(&number.to_string(), AtLeastOnce);
     }
     (world.connect("c", HOUR), world.clean("p"))
@@ -690,7 +690,7 @@ fn a_publisher_is_held_while_what_waits_in_both_queues_is_over_the_mark() {
 }
 
 #[test]
-fn the_oldest_go_only_when_patience_is_spent_and_twice_the_mark_waits() {
+fn the_oldest_go_at_twice_the_mark_and_nobody_is_held_when_patience_is_spent() {
     let second = Duration::from_secs(1);
     for is_patient in [true, false] {
         let limits = Limits { publish_wait: second, slow_after: 10 * second, ..IMPATIENT };
@@ -702,31 +702,46 @@ fn the_oldest_go_only_when_patience_is_spent_and_twice_the_mark_waits() {
             assert_eq!(is_held(&world, &mut publisher, &number.to_string()), is_patient, "{number}");
         }
         assert_eq!(world.queued(), 2 * QUEUE);
-        assert!(!is_held(&world, &mut publisher, &(2 * QUEUE).to_string()));
+        for number in 2 * QUEUE..2 * QUEUE + 3 {
+            assert_eq!(is_held(&world, &mut publisher, &number.to_string()), is_patient, "{number}");
+        }
         assert_eq!(world.queued(), 2 * QUEUE);
-        assert_eq!(world.drain(&mut guest), numbers(1..2 * QUEUE + 1));
+        assert_eq!(world.drain(&mut guest), numbers(3..2 * QUEUE + 3));
     }
 }
 
-#[test]
-fn a_reader_that_takes_as_much_as_the_mark_in_time_is_borne_for_as_long_as_it_does() {
-    let limits = Limits {
-        publish_wait: Duration::from_millis(100),
-        slow_after: Duration::from_millis(200),
-        ..IMPATIENT
-    };
+/// A client that comes back to a full queue and takes `taken` every millisecond, while four publish without a pause.
+fn check_reader(limits: Limits, taken: usize, count: usize) {
+    let queue = limits.messages_max;
     let mut world = World::with_limits(|_| (), limits);
-    let (mut guest, mut publisher) = behind_its_mark(&mut world, None);
-    let mut got = Vec::new();
-    for number in QUEUE..50 * QUEUE {
-        while guest.outbox.wait_for_room(&publisher.outbox) {
-            world.now += Duration::from_millis(8);
-            got.extend(world.take(&mut guest, 1));
+    let (mut guest, one) = behind_its_mark(&mut world, None);
+    let mut publishers = [one, world.clean("p2"), world.clean("p3"), world.clean("p4")];
+    let (mut published, mut got) = (queue, Vec::new());
+    while published < queue + count {
+        for publisher in &mut publishers {
+            while !guest.outbox.wait_for_room(&publisher.outbox) && published < queue + count {
+                is_held(&world, publisher, &published.to_string());
+                published += 1;
+            }
         }
-        is_held(&world, &mut publisher, &number.to_string());
+        world.now += Duration::from_millis(1);
+        got.extend(world.take(&mut guest, taken));
     }
     got.extend(world.take(&mut guest, usize::MAX));
-    assert_eq!(got.into_iter().map(|got| got.payload).collect::<Vec<_>>(), numbers(0..50 * QUEUE));
+    let got: Vec<_> = got.into_iter().map(|got| got.payload).collect();
+    assert_eq!(got, numbers(0..queue + count), "{taken} every millisecond");
+}
+
+#[test]
+fn a_reader_is_waited_for_as_long_as_it_takes_the_mark_in_time_and_a_slower_one_for_a_while() {
+    let limits = Limits {
+        messages_max: 1000,
+        bytes_max: 1 << 30,
+        publish_wait: Duration::from_millis(200),
+        slow_after: Duration::from_secs(1),
+    };
+    check_reader(limits.clone(), 5, 20_000);
+    check_reader(limits, 3, 6000);
 }
 
 #[test]

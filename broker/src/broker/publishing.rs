@@ -231,14 +231,14 @@ impl FanOut<'_> {
         let pushed = match &member.target {
             Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
             Target::Mailbox(mailbox) => {
-                let (pushed, outbox) = mailbox.push(entry, self.is_shed, self.now.instant);
-                if let Some((outbox, must_flush)) = outbox {
-                    self.after_push(pushed, &outbox);
-                    if must_flush {
+                let brought = mailbox.push(entry, self.is_shed, self.now.instant);
+                if let Some(outbox) = brought.outbox {
+                    self.after_push(brought.pushed, brought.is_slow, &outbox);
+                    if brought.must_flush {
                         self.batch.touched.push(outbox);
                     }
                 }
-                pushed
+                brought.pushed
             }
             Target::Group(_) => Pushed::Closed,
         };
@@ -255,15 +255,16 @@ impl FanOut<'_> {
         if must_flush {
             self.batch.touched.push(Arc::clone(outbox));
         }
-        self.after_push(pushed, outbox);
+        self.after_push(pushed, pushed == Pushed::OverMark, outbox);
         pushed
     }
 
-    fn after_push(&mut self, pushed: Pushed, outbox: &Arc<Outbox>) {
-        match pushed {
-            Pushed::HalfFull => outbox.flush(self.now.instant),
-            Pushed::OverMark => self.batch.add_slow(outbox),
-            _ => {}
+    fn after_push(&mut self, pushed: Pushed, is_slow: bool, outbox: &Arc<Outbox>) {
+        if pushed == Pushed::HalfFull {
+            outbox.flush(self.now.instant);
+        }
+        if is_slow {
+            self.batch.add_slow(outbox);
         }
     }
 
