@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Acknowledged deliveries wait in the *backlog* while the client is away, and behind a full outbox while it is
-//! there; the owner of the outbox feeds it from there. Lock order: registry, mailbox, the outbox's queue. No clock, no
-//! task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
+//! there, where both count against the mark together; the owner of the outbox feeds it from there. Lock order: registry,
+//! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, 
 
 use crate::holdings::Holdings;
 use crate::outbox::lane::Lane;
-use crate::outbox::queue::{Pushed, Signals};
+use crate::outbox::queue::{Limits, Pushed};
+use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
 use crate::subscription::{Entry, Subscription};
 
@@ -126,6 +127,19 @@ pub struct Due {
     pub is_expired: bool,
 }
 
+/// What became of a push, and what the caller has to do about it.
+#[derive(Debug)]
+pub struct Brought {
+    /// Into which queue it came, if any.
+    pub pushed: Pushed,
+    /// Of the client, if that is there.
+    pub outbox: Option<Arc<Outbox>>,
+    /// The outbox is to be flushed.
+    pub must_flush: bool,
+    /// The publisher should wait for room in the outbox and behind it.
+    pub is_slow: bool,
+}
+
 impl Mailbox {
     /// A session without a client. `key` is unique among all clients that the tables know.
     pub fn new(key: u64, name: Arc<str>, overflow: Overflow, shared: Arc<Shared>) -> Arc<Self> {
@@ -163,11 +177,18 @@ impl Mailbox {
 
     /// A connection takes up the session. What an earlier one has queued and not sent comes back here; a will that
     /// was to come is dropped [MQTT-3.1.3-9].
-    pub fn attach(&self, outbox: &Arc<Outbox>, expiry: Duration, forms: Option<&'static Forms>) -> Attached {
+    pub fn attach(
+        &self,
+        outbox: &Arc<Outbox>,
+        expiry: Duration,
+        forms: Option<&'static Forms>,
+        now: Instant,
+    ) -> Attached {
         let mut state = self.state.lock();
         self.collect(&mut state);
         outbox.keep_acked();
         let deadline = state.deadline();
+        outbox.set_behind(&state.backlog, now);
         state.outbox = Some(Arc::clone(outbox));
         state.expiry = expiry;
         state.forms = forms;
@@ -253,38 +274,35 @@ impl Mailbox {
 
     // ---- for publishers ----
 
-    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits. Gives the outbox, if
-    /// it went there, and whether the caller has to flush that.
-    pub fn push(
-        &self,
-        mut entry: Entry,
-        is_shed: bool,
-        now: Instant,
-    ) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
+    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits.
+    pub fn push(&self, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
         let mut state = self.state.lock();
         if state.has_ended {
-            return (Pushed::Closed, None);
+            return Brought::away(Pushed::Closed);
         }
         let is_acked = entry.qos > QoS::AtMostOnce;
         let Some(outbox) = state.outbox.clone() else {
-            return (if is_acked { self.keep(&mut state, entry, now) } else { Pushed::Closed }, None);
+            return Brought::away(if is_acked {
+                self.keep_away(&mut state, entry, now)
+            } else {
+                Pushed::Closed
+            });
         };
         if is_acked && !state.backlog.is_empty() {
-            return (self.keep_behind(&mut state, &outbox, entry, now), None);
+            return self.keep_behind(&mut state, outbox, entry, now);
         }
         // It may have subscribed in another version of its protocol.
         entry.form = entry.form.filter(|_| is_same(entry.subscription.forms, state.forms));
         let kept = is_acked.then(|| entry.clone());
         let (pushed, must_flush) =
             if is_shed { outbox.push_if_idle(entry, now) } else { outbox.push(entry, now) };
-        let pushed = match (pushed, kept) {
-            (Pushed::Full | Pushed::Closed, Some(entry)) => self.keep_behind(&mut state, &outbox, entry, now),
-            (pushed, _) => pushed,
-        };
+        if let (Pushed::Full | Pushed::Closed, Some(entry)) = (pushed, kept) {
+            return self.keep_behind(&mut state, outbox, entry, now);
+        }
         if is_acked {
             self.note(&state);
         }
-        (pushed, Some((outbox, must_flush)))
+        Brought { pushed, outbox: Some(outbox), must_flush, is_slow: pushed == Pushed::OverMark }
     }
 
     /// A subscription has ended: what is queued for it makes room for others.
@@ -297,7 +315,7 @@ impl Mailbox {
     }
 
     /// Takes out what waits for a subscription and was not sent.
-    pub fn take_unsent_of(&self, subscription: &Subscription) -> Vec<Entry> {
+    pub fn take_unsent_of(&self, subscription: &Subscription, now: Instant) -> Vec<Entry> {
         let mut state = self.state.lock();
         let of = |entry: &Entry| entry.subscription.is_same(subscription);
         let mut entries =
@@ -305,6 +323,9 @@ impl Mailbox {
         let waiting = state.backlog.take_where(of);
         self.left(waiting.len());
         entries.extend(waiting);
+        if let Some(outbox) = &state.outbox {
+            outbox.set_behind(&state.backlog, now);
+        }
         self.note(&state);
         entries
     }
@@ -377,43 +398,42 @@ impl Mailbox {
         self.note(state);
     }
 
-    /// Behind what waits already, while a connection is there.
-    fn keep_behind(&self, state: &mut State, outbox: &Outbox, entry: Entry, now: Instant) -> Pushed {
-        let pushed = self.keep(state, entry, now);
-        // The owner may have seen an empty backlog a moment ago.
-        if !outbox.wakes_below_half() {
-            outbox.signal(Signals::SESSION);
-        }
-        pushed
-    }
-
-    fn keep(&self, state: &mut State, entry: Entry, now: Instant) -> Pushed {
-        let limits = &self.shared.limits;
-        // While the client is there, both queues together get twice the mark (DESIGN §6).
-        let (count_max, bytes_max) = match &state.outbox {
-            Some(outbox) => {
-                let (count, bytes) = outbox.queued();
-                (
-                    limits.messages_max.saturating_mul(2) - count.min(limits.messages_max),
-                    limits.bytes_max.saturating_mul(2) - bytes.min(limits.bytes_max),
-                )
-            }
-            None => (limits.messages_max, limits.bytes_max),
+    /// Behind what waits already, while a connection is there. Both queues together are held against the mark as an
+    /// outbox alone is, and get twice as much (DESIGN §6).
+    fn keep_behind(&self, state: &mut State, outbox: Arc<Outbox>, entry: Entry, now: Instant) -> Brought {
+        let Limits { messages_max, bytes_max, .. } = self.shared.limits;
+        let (messages, bytes) = outbox.queued();
+        let up_to = |times: usize| Amount {
+            // The backlog has as much as the mark for itself, whatever the outbox holds.
+            messages: messages_max.saturating_mul(times) - messages.min(messages_max),
+            bytes: bytes_max.saturating_mul(times) - bytes.min(bytes_max),
         };
-        let size = entry.size_bytes as usize;
-        let fits = |backlog: &Lane| {
-            backlog.is_empty()
-                || (backlog.len() < count_max && backlog.bytes().saturating_add(size) <= bytes_max)
-        };
-        if !fits(&state.backlog) {
+        if !state.fits(&entry, up_to(1)) {
             self.left(state.remove_over(now));
         }
-        if self.overflow == Overflow::DropNewest && !fits(&state.backlog) {
+        let pushed = self.keep(state, entry, up_to(2));
+        // Though something was dropped: whoever is not held would go on and drop more.
+        let is_slow = outbox.note_behind(&state.backlog, now);
+        Brought { pushed, outbox: Some(outbox), must_flush: false, is_slow }
+    }
+
+    /// While the client is away.
+    fn keep_away(&self, state: &mut State, entry: Entry, now: Instant) -> Pushed {
+        let Limits { messages_max, bytes_max, .. } = self.shared.limits;
+        let limit = Amount { messages: messages_max, bytes: bytes_max };
+        if !state.fits(&entry, limit) {
+            self.left(state.remove_over(now));
+        }
+        self.keep(state, entry, limit)
+    }
+
+    fn keep(&self, state: &mut State, entry: Entry, limit: Amount) -> Pushed {
+        if self.overflow == Overflow::DropNewest && !state.fits(&entry, limit) {
             state.lose(&entry);
             return Pushed::Dropped(DropReason::Newest);
         }
         let mut dropped = 0;
-        while !fits(&state.backlog)
+        while !state.fits(&entry, limit)
             && let Some(oldest) = state.backlog.pop_front_if(|_| true)
         {
             state.lose(&oldest);
@@ -437,9 +457,21 @@ impl Mailbox {
     }
 }
 
+impl Brought {
+    fn away(pushed: Pushed) -> Self {
+        Self { pushed, outbox: None, must_flush: false, is_slow: false }
+    }
+}
+
 impl State {
     fn is_of(&self, outbox: &Arc<Outbox>) -> bool {
         !self.has_ended && self.outbox.as_ref().is_some_and(|current| Arc::ptr_eq(current, outbox))
+    }
+
+    /// Whether the backlog has room for it within `limit`. An empty one takes any.
+    fn fits(&self, entry: &Entry, limit: Amount) -> bool {
+        let bytes = self.backlog.bytes().saturating_add(entry.size_bytes as usize);
+        self.backlog.is_empty() || (self.backlog.len() < limit.messages && bytes <= limit.bytes)
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -127,8 +127,9 @@ impl Registry {
             old.order_close(CloseReason::new(CloseKind::Replaced, "the same client id connected again"));
         }
         let mailbox = known.mailbox.clone();
-        let attached =
-            mailbox.as_ref().map(|mailbox| mailbox.attach(outbox, arrival.session_expiry, arrival.forms));
+        let attached = mailbox
+            .as_ref()
+            .map(|mailbox| mailbox.attach(outbox, arrival.session_expiry, arrival.forms, now));
         Ok(Entered { mailbox, is_present, attached: attached.unwrap_or_default(), will, ended })
     }
 

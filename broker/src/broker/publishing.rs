@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::{Batch, Broker, Now, ORDER_LOCKS};
 use crate::client::Client;
+use crate::holdings::Holdings;
 use crate::outbox::Outbox;
 use crate::outbox::queue::Pushed;
 use crate::router::Matched;
@@ -29,26 +30,40 @@ impl Broker {
         // At QoS 1 each is a new message [MQTT-4.3.2-5].
         let Some(packet_id) = publish.packet_id else { return self.accept(publication, now, batch) };
         // [MQTT-4.3.3-10]: the id tells a repetition until its PUBREL.
-        let is_new = client
-            .with(|holdings| holdings.change(|unfinished| unfinished.received.insert(packet_id)))
-            .ok_or(REPLACED)?;
-        if !is_new {
+        let is_known = |holdings: &mut Holdings| {
+            holdings.unfinished().is_some_and(|unfinished| unfinished.received.contains(packet_id))
+        };
+        if client.with(is_known).ok_or(REPLACED)? {
             return Ok(Published { matched: 1 });
         }
+        // Accepted and known in one step, behind which nothing refuses: whoever takes the session up finds the id of
+        // what is published, and of nothing else (§4.3.3: after a refusal the id is free again).
+        let commit = |publication: &Publication| {
+            let committed = client.with(|holdings| {
+                self.retain(publication)?;
+                holdings.change(|unfinished| unfinished.received.insert(packet_id));
+                Ok(())
+            });
+            committed.unwrap_or(Err(REPLACED))
+        };
         // One that has expired is accepted all the same [MQTT-4.3.3-13]; deliveries of it are not sent.
-        let accepted = self.accept(publication, now, batch);
-        if accepted.is_err() {
-            // §4.3.3: after a refusal the id is free again.
-            client
-                .with(|holdings| holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id)));
-        }
-        accepted
+        self.accept_with(publication, commit, now, batch)
     }
 
     /// What a client may publish, its will included.
     pub(super) fn accept(
         &self,
+        publication: Publication,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
+        self.accept_with(publication, |publication| self.retain(publication), now, batch)
+    }
+
+    fn accept_with(
+        &self,
         mut publication: Publication,
+        commit: impl FnOnce(&Publication) -> Result<(), Refusal>,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
@@ -57,7 +72,12 @@ impl Broker {
         if publication.retain && !self.rules.retain {
             return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
         }
-        self.bring(publication, |publication| self.retained.set(publication), now, batch)
+        self.bring(publication, commit, now, batch)
+    }
+
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-8]
+    fn retain(&self, publication: &Publication) -> Result<(), Refusal> {
+        if publication.retain { self.retained.set(publication) } else { Ok(()) }
     }
 
     /// Whether a client may leave this as its will.
@@ -69,14 +89,16 @@ impl Broker {
     /// Publishes what the broker says itself: below `$`, under no rule, retained whether or not clients may retain.
     /// The caller flushes `batch`.
     pub fn publish_own(&self, publication: Publication, now: Now, batch: &mut Batch) {
-        let keep = |publication: &Publication| {
-            if let Err(refusal) = self.retained.set_own(publication) {
+        let commit = |publication: &Publication| {
+            if publication.retain
+                && let Err(refusal) = self.retained.set_own(publication)
+            {
                 debug!(topic = %publication.topic, %refusal, "said, but not retained");
             }
             Ok(())
         };
         // QoS 0 is not refused.
-        let _ = self.bring(publication, keep, now, batch);
+        let _ = self.bring(publication, commit, now, batch);
     }
 
     /// Says whether a client is connected, where a topic rule has it. The caller flushes `batch`.
@@ -86,25 +108,37 @@ impl Broker {
         }
     }
 
-    /// Retained, match, push. The caller flushes `batch`.
+    /// Retained, match, push. `commit` is the last that may refuse. The caller flushes `batch`.
     fn bring(
         &self,
         mut publication: Publication,
-        keep: impl FnOnce(&Publication) -> Result<(), Refusal>,
+        commit: impl FnOnce(&Publication) -> Result<(), Refusal>,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
         publication.published_ms = now.unix_ms;
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
-        // [MQTT-3.3.1-8]
-        if !publication.retain {
-            return self.deliver(&publication, now, batch);
+        let is_full = self.shared.is_full();
+        if is_full {
+            self.check_memory_for(&publication)?;
         }
-        let _order = self.order_of(&publication.topic).map(Mutex::lock);
-        // [MQTT-3.3.1-5]
-        keep(&publication)?;
-        self.deliver(&publication, now, batch)
+        let order = if publication.retain { self.order_of(&publication.topic) } else { None };
+        let _order = order.map(Mutex::lock);
+        // Before the match: a client that subscribes meanwhile is in the table before it looks at what is retained, and
+        // so gets it one way or the other.
+        commit(&publication)?;
+        Ok(self.deliver(&publication, is_full, now, batch))
+    }
+
+    /// While the memory of the whole broker is used up, nothing is promised that would have to wait for a client that
+    /// may not be there (DESIGN §6). Asked before anything is kept or sent.
+    fn check_memory_for(&self, publication: &Publication) -> Result<(), Refusal> {
+        let is_acked = publication.qos > QoS::AtMostOnce;
+        if is_acked && has_sessions(&self.router.matching(&publication.topic)) {
+            return Err(Refusal::Overloaded("the memory for queued messages is used up"));
+        }
+        Ok(())
     }
 
     fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
@@ -112,25 +146,21 @@ impl Broker {
         self.orders.get(usize::try_from(hash % ORDER_LOCKS as u64).unwrap_or(0))
     }
 
+    /// Match, push. Refuses nothing.
     fn deliver(
         &self,
         publication: &Arc<Publication>,
+        is_full: bool,
         now: Now,
         batch: &mut Batch,
-    ) -> Result<Published, Refusal> {
+    ) -> Published {
         // [MQTT-3.3.2-3], [MQTT-4.5.0-1]
         let matched = self.router.matching(&publication.topic);
-        // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), and nothing is promised that
-        // would have to wait for a client that may not be there.
-        let is_full = self.shared.is_full();
-        let is_acked = publication.qos > QoS::AtMostOnce;
-        if is_full && is_acked && has_sessions(&matched) {
-            return Err(Refusal::Overloaded("the memory for queued messages is used up"));
-        }
         let mut fan_out = FanOut {
             broker: self,
             size_bytes: subscription::size_bytes(publication),
-            is_shed: is_full && !is_acked,
+            // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6).
+            is_shed: is_full && publication.qos == QoS::AtMostOnce,
             now,
             batch,
             tally: Tally::default(),
@@ -149,7 +179,7 @@ impl Broker {
                 }
             }
         }
-        Ok(fan_out.finish())
+        fan_out.finish()
     }
 
     /// Brings a delivery that its member of a group did not get to another one (MQTT 5 §4.8.2).
@@ -201,14 +231,14 @@ impl FanOut<'_> {
         let pushed = match &member.target {
             Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
             Target::Mailbox(mailbox) => {
-                let (pushed, outbox) = mailbox.push(entry, self.is_shed, self.now.instant);
-                if let Some((outbox, must_flush)) = outbox {
-                    self.after_push(pushed, &outbox);
-                    if must_flush {
+                let brought = mailbox.push(entry, self.is_shed, self.now.instant);
+                if let Some(outbox) = brought.outbox {
+                    self.after_push(brought.pushed, brought.is_slow, &outbox);
+                    if brought.must_flush {
                         self.batch.touched.push(outbox);
                     }
                 }
-                pushed
+                brought.pushed
             }
             Target::Group(_) => Pushed::Closed,
         };
@@ -225,15 +255,16 @@ impl FanOut<'_> {
         if must_flush {
             self.batch.touched.push(Arc::clone(outbox));
         }
-        self.after_push(pushed, outbox);
+        self.after_push(pushed, pushed == Pushed::OverMark, outbox);
         pushed
     }
 
-    fn after_push(&mut self, pushed: Pushed, outbox: &Arc<Outbox>) {
-        match pushed {
-            Pushed::HalfFull => outbox.flush(self.now.instant),
-            Pushed::OverMark => self.batch.add_slow(outbox),
-            _ => {}
+    fn after_push(&mut self, pushed: Pushed, is_slow: bool, outbox: &Arc<Outbox>) {
+        if pushed == Pushed::HalfFull {
+            outbox.flush(self.now.instant);
+        }
+        if is_slow {
+            self.batch.add_slow(outbox);
         }
     }
 

@@ -143,9 +143,9 @@ impl Broker {
         self.route_out(subscription);
         // Before it ends, since what is queued for a dead one may be skipped by any flush; and after it, for a publisher
         // that had chosen it already.
-        let mut waiting = take_waiting(client, subscription);
+        let mut waiting = take_waiting(client, subscription, now.instant);
         subscription.end();
-        waiting.extend(take_waiting(client, subscription));
+        waiting.extend(take_waiting(client, subscription, now.instant));
         for entry in waiting {
             self.redeliver(entry, &[client.key()], now, batch);
         }
@@ -183,10 +183,10 @@ impl Broker {
 }
 
 /// What a member of a group has not sent.
-fn take_waiting(client: &Client, subscription: &Subscription) -> Vec<Entry> {
+fn take_waiting(client: &Client, subscription: &Subscription, now: Instant) -> Vec<Entry> {
     match (subscription.group(), &client.mailbox) {
         (None, _) => Vec::new(),
-        (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription),
+        (Some(_), Some(mailbox)) => mailbox.take_unsent_of(subscription, now),
         (Some(_), None) => client.outbox.take_acked_of(subscription),
     }
 }

@@ -9,7 +9,7 @@ pub(crate) mod lane;
 mod notice;
 mod own;
 pub mod queue;
-mod room;
+pub(crate) mod room;
 mod sync;
 pub mod writer;
 
@@ -27,7 +27,7 @@ use tidegate_protocol::websocket::prepared::Deflating;
 
 use self::lane::Lane;
 use self::queue::{Frame, Hold, Limits, Pushed, Queue, Rest, Signals, Taken};
-use self::room::Departed;
+use self::room::Amount;
 use self::sync::{AtomicBool, Mutex, fence, thread_local};
 use self::writer::{Socket, WriteLimits, Writer, Written};
 use crate::metrics::Metrics;
@@ -356,10 +356,46 @@ impl Outbox {
     /// Moves deliveries from `backlog` into the queue while that is below half of its mark; those of ended
     /// subscriptions and expired ones are left out. Gives how many were moved.
     pub(crate) fn feed(&self, backlog: &mut Lane, now: Instant) -> usize {
-        let mut queue = self.queue.lock();
-        let moved = queue.feed(backlog, &self.shared.limits, now);
-        self.count_expired(&mut queue);
+        let (moved, waiters) = {
+            let mut queue = self.queue.lock();
+            let moved = queue.feed(backlog, &self.shared.limits, now);
+            self.count_expired(&mut queue);
+            queue.set_behind(amount_of(backlog));
+            // What was left out makes room, what was moved does not.
+            (moved, queue.waiters_if_room(Amount::default(), &self.shared.limits, now))
+        };
+        wake_publishers(&waiters);
         moved
+    }
+
+    /// A delivery was put into the mailbox's `backlog`, behind this queue: both together are held against the mark.
+    /// Gives whether its publisher should wait. The owner is woken when it can feed the queue.
+    pub(crate) fn note_behind(&self, backlog: &Lane, now: Instant) -> bool {
+        let (is_held, waiters, waker) = {
+            let limits = &self.shared.limits;
+            let mut queue = self.queue.lock();
+            queue.set_behind(amount_of(backlog));
+            let is_held = queue.holds_behind(limits, now);
+            let waiters = queue.waiters_if_room(Amount::default(), limits, now);
+            if !queue.wakes_below_half(limits) {
+                // The owner may have seen an empty backlog a moment ago.
+                queue.signal(Signals::SESSION);
+            }
+            (is_held, waiters, queue.waker_if_signalled())
+        };
+        wake(waker);
+        wake_publishers(&waiters);
+        is_held
+    }
+
+    /// What waits in the mailbox's `backlog` has become another.
+    pub(crate) fn set_behind(&self, backlog: &Lane, now: Instant) {
+        let waiters = {
+            let mut queue = self.queue.lock();
+            queue.set_behind(amount_of(backlog));
+            queue.waiters_if_room(Amount::default(), &self.shared.limits, now)
+        };
+        wake_publishers(&waiters);
     }
 
     /// Messages were dropped while the client was away.
@@ -595,9 +631,13 @@ impl Pushed {
     }
 }
 
+fn amount_of(backlog: &Lane) -> Amount {
+    Amount { messages: backlog.len(), bytes: backlog.bytes() }
+}
+
 /// What has left a queue since it held so much.
-fn departed(queue: &Queue, messages_before: usize, bytes_before: usize) -> Departed {
-    Departed {
+fn departed(queue: &Queue, messages_before: usize, bytes_before: usize) -> Amount {
+    Amount {
         messages: messages_before.saturating_sub(queue.messages()),
         bytes: bytes_before.saturating_sub(queue.bytes()),
     }

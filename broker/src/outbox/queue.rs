@@ -19,7 +19,7 @@ pub use super::notice::LAG_INTERVAL;
 use super::notice::Notice;
 use super::own::Own;
 pub use super::room::SLOW_WINDOW;
-use super::room::{Departed, Room};
+use super::room::{Amount, Room};
 use crate::subscription::{Entry, Subscription, Target};
 
 /// `[queue]`: the marks of one client.
@@ -739,7 +739,7 @@ impl Queue {
     /// Called when something was taken: who waited for room, if there is some.
     pub(crate) fn waiters_if_room(
         &mut self,
-        taken: Departed,
+        taken: Amount,
         limits: &Limits,
         now: Instant,
     ) -> Vec<Weak<Outbox>> {
@@ -775,7 +775,32 @@ impl Queue {
     }
 
     fn is_over_mark(&self, limits: &Limits) -> bool {
-        self.messages() >= limits.messages_max || self.bytes() >= limits.bytes_max
+        let Amount { messages, bytes } = self.with_behind();
+        messages >= limits.messages_max || bytes >= limits.bytes_max
+    }
+
+    /// So much waits in the client's mailbox for a place here.
+    pub(crate) fn set_behind(&mut self, behind: Amount) {
+        if self.room.is_some() || behind.messages > 0 {
+            self.room.get_or_insert_default().set_behind(behind);
+        }
+    }
+
+    /// Whether the publisher of the newest that waits behind should wait: it has gone beyond the mark, and that may be
+    /// borne a little longer. As [`Queue::push`] would have said, if all of it stood here.
+    pub(crate) fn holds_behind(&mut self, limits: &Limits, now: Instant) -> bool {
+        let Amount { messages, bytes } = self.with_behind();
+        let is_beyond = messages > limits.messages_max || bytes > limits.bytes_max;
+        is_beyond && self.is_open() && self.room.get_or_insert_default().is_patient(limits, now)
+    }
+
+    /// All that waits for the client to take it.
+    fn with_behind(&self) -> Amount {
+        let behind = self.room.as_ref().map(|room| room.behind()).unwrap_or_default();
+        Amount {
+            messages: self.messages().saturating_add(behind.messages),
+            bytes: self.bytes().saturating_add(behind.bytes),
+        }
     }
 
     // ---- the end ----
