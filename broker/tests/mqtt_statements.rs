@@ -1,6 +1,7 @@
 //! Statements of MQTT that only the whole broker can show and that no other file is about: what SUBSCRIBE's options
 //! do, what an identifier means after its exchange, what a group owes to whom (OASIS MQTT 5.0 §3.3, §3.8, §4.3, §4.7,
-//! §4.8.2). `protocol/src/mqtt/conformance.md` says which statement is shown where.
+//! §4.8.2), and limits of `[mqtt]` that a whole connection obeys. `protocol/src/mqtt/conformance.md` says which
+//! statement is shown where.
 
 #![expect(clippy::panic, reason = "a test helper may panic")]
 
@@ -451,4 +452,25 @@ async fn a_shared_delivery_at_qos_2_is_completed_when_its_member_is_back() {
     member.send(Packet::PubComp(ack(sent.packet_id))).await;
     nothing_more(&mut member).await;
     nothing_more(&mut other).await;
+}
+
+// ---- limits ----
+
+/// `mqtt.max_filters_per_subscribe`
+#[tokio::test]
+async fn one_subscribe_has_as_many_filters_as_the_operator_allows() {
+    let broker = Broker::start("[mqtt]\nmax_filters_per_subscribe = 2").await;
+    let filters = |names: &[&str]| -> Vec<_> {
+        names.iter().map(|name| mqtt::subscription(name, QoS::AtMostOnce)).collect()
+    };
+    for version in VERSIONS {
+        let mut client = Mqtt::named(&broker, version, "c").await;
+        for names in [["a", "b"], ["c", "d"]] {
+            assert_eq!(client.subscribe_all(filters(&names)).await, [ReasonCode::SUCCESS; 2], "{version:?}");
+        }
+        let filters = filters(&["a", "b", "c"]);
+        client.send(Packet::Subscribe(Subscribe { packet_id: 9, properties: None, filters })).await;
+        let (reason, _) = client.end().await;
+        assert_eq!(reason, (version == Version::V5).then_some(ReasonCode::QUOTA_EXCEEDED), "{version:?}");
+    }
 }

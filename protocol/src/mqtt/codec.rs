@@ -31,6 +31,9 @@ pub struct Limits {
     pub topic: TopicLimits,
     /// User properties in one list (SEC-15).
     pub user_properties_max: usize,
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One takes four bytes on the wire, and 174 bytes of memory until
+    /// it is answered, so that the size of the packet alone bounds too little (SEC-15).
+    pub filters_max: usize,
 }
 
 /// Decodes and encodes the packets of one connection. A server learns the version from CONNECT.

@@ -113,6 +113,7 @@ impl MqttSession {
             packet_bytes_max: settings.packet_bytes_max_preauth.min(settings.packet_bytes_max), // SEC-5
             topic: settings.topic_limits,
             user_properties_max: settings.user_properties_max,
+            filters_max: settings.filters_max,
         };
         Self {
             settings,
