@@ -454,6 +454,34 @@ async fn a_shared_delivery_at_qos_2_is_completed_when_its_member_is_back() {
     nothing_more(&mut other).await;
 }
 
+/// §3.3.2.3.2: it is refused in the acknowledgement, and the connection goes on. An exchange at QoS 2 is over, so that
+/// the identifier stands for a new message.
+#[tokio::test]
+async fn a_payload_that_is_not_the_text_it_says_reaches_nobody() {
+    let broker = Broker::start("").await;
+    let mut reader = Mqtt::connected(&broker, Version::V5).await;
+    reader.subscribe("a", QoS::ExactlyOnce).await;
+    let mut writer = Mqtt::connected(&broker, Version::V5).await;
+    let text = Properties { payload_format_indicator: Some(true), ..Properties::default() };
+    for (qos, packet_id) in [(QoS::AtLeastOnce, 1), (QoS::ExactlyOnce, 2)] {
+        for (payload, reason) in
+            [(&b"\xff"[..], ReasonCode::PAYLOAD_FORMAT_INVALID), ("é".as_bytes(), ReasonCode::SUCCESS)]
+        {
+            let properties = Some(Box::new(text.clone()));
+            writer.publish(Publish { qos, packet_id, properties, ..mqtt::publish("a", payload) }).await;
+            let answer = match (writer.packet().await, qos) {
+                (Packet::PubAck(answer), QoS::AtLeastOnce) | (Packet::PubRec(answer), QoS::ExactlyOnce) => {
+                    answer
+                }
+                (other, _) => panic!("an answer was expected: {other:?}"),
+            };
+            assert_eq!((answer.packet_id, answer.reason), (packet_id, reason));
+        }
+        assert_eq!(&*next_publish(&mut reader).await.payload, "é".as_bytes(), "{qos:?}");
+    }
+    nothing_more(&mut reader).await;
+}
+
 // ---- limits ----
 
 /// `mqtt.max_filters_per_subscribe`

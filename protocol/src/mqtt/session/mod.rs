@@ -106,6 +106,9 @@ const PUBLISH_QOS1: u32 = 0x1_0000;
 const PUBLISH_QOS2: u32 = 0x2_0000;
 const RELEASE: u32 = 0x3_0000;
 const RECEIVED: u32 = 0x4_0000;
+/// Of publishes whose payload is not the text that they say.
+const NO_TEXT_QOS1: u32 = 0x5_0000;
+const NO_TEXT_QOS2: u32 = 0x6_0000;
 
 impl MqttSession {
     pub(super) fn new(bearer: Option<Box<str>>, settings: Settings, now: Instant) -> Self {
@@ -226,6 +229,8 @@ impl MqttSession {
             PUBLISH_QOS2 => self.handle_publish_reply(PacketType::PubRec, packet_id, reply),
             RELEASE => self.handle_release_reply(packet_id, reply),
             RECEIVED => self.handle_received_reply(packet_id, reply),
+            NO_TEXT_QOS1 => self.handle_refused_format(PacketType::PubAck, packet_id),
+            NO_TEXT_QOS2 => self.handle_refused_format(PacketType::PubRec, packet_id),
             // QoS 0: there is nothing to tell, and the broker has counted what it refused.
             _ => {}
         }
