@@ -153,6 +153,22 @@ fn refuses_connects_in_the_words_of_the_version() {
     check_refused(not_text, &all, Some(ReasonCode::PAYLOAD_FORMAT_INVALID), CloseKind::ProtocolError);
 }
 
+/// WIRE §5: the client is told to mend it, not to come back later.
+#[test]
+fn a_connect_with_too_much_in_it_is_too_big() {
+    let few = Settings { user_properties_max: 2, ..Settings::default() };
+    let user = vec![("k".into(), "v".into()); 3];
+    let properties = props(Properties { user, ..Properties::default() });
+    let many = Connect { properties, ..connect(V5) };
+    check_refused(many, &few, Some(ReasonCode::QUOTA_EXCEEDED), CloseKind::TooBig);
+    let small = Settings { packet_bytes_max_preauth: 20, ..Settings::default() };
+    for version in [V3_1_1, V5] {
+        // Its length is all that is known of it, so nobody knows in which version to answer.
+        let long = Connect { client_id: "x".repeat(20).into(), ..connect(version) };
+        check_refused(long, &small, None, CloseKind::TooBig);
+    }
+}
+
 #[test]
 fn an_unknown_level_is_answered_in_the_nearest_form() {
     // mosquitto's bridges try 0x84 first and fall back when 3.x's refusal comes.

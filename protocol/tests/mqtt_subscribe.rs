@@ -187,7 +187,7 @@ fn a_packet_takes_as_many_filters_as_the_operator_allows() {
             let mut talk = Conversation::connected(connect(version), &settings);
             talk.say(&packet(&names));
             assert_eq!(talk.requests.len(), 0, "the broker is not asked");
-            check_ends(talk, ReasonCode::QUOTA_EXCEEDED, CloseKind::TooManyConnections);
+            check_ends(talk, ReasonCode::QUOTA_EXCEEDED, CloseKind::TooBig);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::packet::{Packet, PacketType, ReasonCode, Version};
 use super::property::Sender;
 use crate::publication::QoS;
 use crate::reader::Reader;
+use crate::session::CloseKind;
 use crate::topic::{TopicError, TopicLimits};
 
 /// The largest remaining length that four bytes can say (§1.5.5).
@@ -104,6 +105,16 @@ impl DecodeError {
             Self::ClientIdentifier => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
             Self::UserProperties { .. } | Self::Filters { .. } => ReasonCode::QUOTA_EXCEEDED,
             Self::UnsupportedVersion { .. } => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
+        }
+    }
+
+    /// The kind of close behind it. Too much in one packet is too much again after any wait, unlike the other quotas
+    /// that have the same code: the client has to be mended, and the close is the one for what is too big (WIRE §5).
+    #[must_use]
+    pub const fn close_kind(&self) -> CloseKind {
+        match self {
+            Self::UserProperties { .. } | Self::Filters { .. } => CloseKind::TooBig,
+            _ => self.reason().close_kind(),
         }
     }
 }
