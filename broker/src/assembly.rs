@@ -374,7 +374,7 @@ fn settings(config: &Config) -> Result<server::Settings, OriginError> {
         }),
         sessions: Arc::new(subprotocol::Settings {
             raw: raw_settings(config),
-            mqtt: mqtt_settings(config),
+            mqtt: Arc::new(mqtt_settings(config)),
             stomp: stomp_settings(config),
         }),
     })

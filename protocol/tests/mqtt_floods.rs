@@ -7,7 +7,7 @@
 
 mod mqtt_support;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -328,7 +328,7 @@ fn a_stranger_costs_no_more_than_the_smaller_limit() {
     let _turn = alone();
     let (session, highest, _) = cost(|| {
         let now = Flooded::online(V5, &settings()).now;
-        let mut session = mqtt::open(None, &settings(), now);
+        let mut session = mqtt::open(None, &Arc::new(settings()), now);
         // CONNECT with a length below the limit, in messages of one byte, never whole.
         let head = packet(0x10, &vec![b'x'; 60 * KIB]);
         for byte in &head[..head.len() - 1] {

@@ -111,7 +111,7 @@ fn connack_announces_what_this_server_does() {
 fn a_bearer_counts_when_connect_names_nobody() {
     let now = Conversation::open(V5, &Settings::default()).now;
     let mut talk = Conversation::open(V5, &Settings::default());
-    talk.session = tidegate_protocol::mqtt::open(Some("t".into()), &Settings::default(), now);
+    talk.session = tidegate_protocol::mqtt::open(Some("t".into()), &Arc::default(), now);
     talk.say(&Packet::Connect(Box::new(connect(V5))));
     let (_, Request::Connect(asked)) = talk.request() else { panic!("CONNECT") };
     assert_eq!(asked.credentials, Some(Credentials::Token("t".into())));

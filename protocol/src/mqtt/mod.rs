@@ -123,8 +123,8 @@ impl Default for Settings {
     }
 }
 
-/// Begins a session. A bearer credential counts when CONNECT brings none of its own.
+/// Begins a session, which shares the settings with all others. A bearer credential counts when CONNECT brings none of its own.
 #[must_use]
-pub fn open(bearer: Option<Box<str>>, settings: &Settings, now: Instant) -> Box<dyn Session> {
-    Box::new(session::MqttSession::new(bearer, settings.clone(), now))
+pub fn open(bearer: Option<Box<str>>, settings: &Arc<Settings>, now: Instant) -> Box<dyn Session> {
+    Box::new(session::MqttSession::new(bearer, Arc::clone(settings), now))
 }

@@ -38,7 +38,7 @@ impl Conversation {
             filters_max: 100,
         };
         Self {
-            session: mqtt::open(None, settings, now),
+            session: mqtt::open(None, &Arc::new(settings.clone()), now),
             codec: Codec::client(version, limits),
             now,
             requests: Vec::new(),
