@@ -374,7 +374,7 @@ fn settings(config: &Config) -> Result<server::Settings, OriginError> {
         }),
         sessions: Arc::new(subprotocol::Settings {
             raw: raw_settings(config),
-            mqtt: mqtt_settings(config),
+            mqtt: Arc::new(mqtt_settings(config)),
             stomp: stomp_settings(config),
         }),
     })
@@ -411,6 +411,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         connect_timeout: config.mqtt.connect_timeout,
         subscriptions_max: config.mqtt.max_subscriptions,
         user_properties_max: config.mqtt.max_user_properties,
+        filters_max: config.mqtt.max_filters_per_subscribe,
         client_id_bytes_max: config.mqtt.max_client_id_bytes,
         pong_counts_as_alive: config.mqtt.pong_counts_as_alive,
         response_information: Some(&config.mqtt.response_information)

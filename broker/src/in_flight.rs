@@ -91,12 +91,12 @@ impl InFlight {
         unsent
     }
 
-    /// Takes out all that others of its group may get instead (MQTT 5 §4.8.2): what is at QoS 2 and was sent belongs
-    /// to this client [MQTT-4.8.2-5].
+    /// Takes out all that this client does not get any more. Others of its group may get it instead (MQTT 5 §4.8.2),
+    /// but for what is at QoS 2 and was sent, which is bound to this client [MQTT-4.8.2-5].
     pub fn into_redeliverable(self) -> impl Iterator<Item = Entry> {
         self.unsettled.into_iter().filter_map(|unsettled| match unsettled.stage {
             Stage::Handed(entry) => Some(entry),
-            Stage::Sent(_, entry) => (entry.qos < QoS::ExactlyOnce).then_some(entry),
+            Stage::Sent(_, entry) => Some(Entry { is_bound: entry.qos == QoS::ExactlyOnce, ..entry }),
             Stage::Received(_) => None,
         })
     }

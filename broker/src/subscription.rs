@@ -109,6 +109,8 @@ pub struct Entry {
     pub retain: bool,
     /// Sent because the subscription is new.
     pub is_retained: bool,
+    /// Was sent at QoS 2 and not finished, so that no other client may get it.
+    pub is_bound: bool,
 }
 
 const NO_LOCAL: u8 = 1;
@@ -345,6 +347,7 @@ impl Entry {
             qos,
             retain,
             is_retained: false,
+            is_bound: false,
         }
     }
 
@@ -362,6 +365,7 @@ impl Entry {
             qos,
             retain: true,
             is_retained: true,
+            is_bound: false,
         }
     }
 

@@ -23,8 +23,8 @@ use tidegate::router::shared;
 use tidegate::topic_rules::TopicRules;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    CloseKind, Connect, Connected, Copies, InFlightState, LagNotice, Overflow, Publish, Refusal, Reply,
-    Request, RetainHandling, Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
+    CloseKind, Connect, Connected, Copies, DropReason, InFlightState, LagNotice, Overflow, Publish, Refusal,
+    Reply, Request, RetainHandling, Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
 };
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::topic::{ShareName, Topic, TopicFilter, TopicLimits};
@@ -244,6 +244,11 @@ impl World {
 
     fn queued(&self) -> usize {
         self.broker.shared().queued()
+    }
+
+    /// Drops because a connection or a session ended.
+    fn closed(&self) -> u64 {
+        self.broker.metrics().drops.value(DropReason::Closed)
     }
 }
 
@@ -966,6 +971,30 @@ fn what_a_member_leaves_behind_goes_to_another() {
     // [MQTT-4.8.2-5]: what was sent at QoS 2 is not sent to another client.
     assert_eq!(world.drain(&mut two), ["sent at 1", "in hand", "queued"]);
     assert_eq!(world.queued(), 0);
+    assert_eq!(world.closed(), 1, "it is counted as a drop instead");
+}
+
+/// In a group or not. What PUBREC came for is the client's, so it is not lost.
+#[test]
+fn what_was_sent_at_qos_2_is_a_drop_when_the_session_ends_before_pubrec() {
+    for group in [None, Some("g")] {
+        let mut world = World::new();
+        let mut one = world.connect("one", HOUR);
+        world.subscribe_as(&mut one, group, "t", ExactlyOnce);
+        for payload in ["received", "sent", "finished"] {
+            world.publish(payload, ExactlyOnce);
+        }
+        let got = world.take(&mut one, 3);
+        for (got, packet_id) in got.iter().zip(1..) {
+            world.assign(&mut one, got, packet_id);
+        }
+        world.request(&mut one.client, Request::Received { tag: got[0].tag });
+        world.settle(&mut one, got[2].tag);
+        world.leave(one);
+        assert_eq!(world.closed(), 0, "{group:?}: the client may come back");
+        world.pass(HOUR);
+        assert_eq!((world.sessions(), world.closed(), world.queued()), (0, 1, 0), "{group:?}");
+    }
 }
 
 #[test]

@@ -135,7 +135,8 @@ pub enum Request {
     Unsubscribe(Vec<SubscriptionName>),
     /// Publish; answered by [`Reply::Published`], at QoS 0 too. Sessions ignore the replies that they do not need.
     Publish(Box<Publish>),
-    /// PUBREL came in: the packet id of a QoS 2 publish is free again. Answered by [`Reply::Released`].
+    /// PUBREL came in, or the session refuses a publish itself: the packet id of a QoS 2 publish is free again.
+    /// Answered by [`Reply::Released`], in the order of publishes.
     Release {
         /// As in [`Publish::packet_id`].
         packet_id: u16,

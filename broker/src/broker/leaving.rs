@@ -99,7 +99,9 @@ impl Broker {
 
     fn hand_on(&self, entries: impl Iterator<Item = Entry>, key: u64, now: Now, batch: &mut Batch) {
         for entry in entries {
-            if entry.publication.is_expired(now.instant) {
+            if entry.is_bound {
+                self.metrics.dropped(DropReason::Closed, 1);
+            } else if entry.publication.is_expired(now.instant) {
                 self.metrics.dropped(DropReason::Expired, 1);
             } else if entry.subscription.group().is_some() {
                 self.redeliver(entry, &[key], now, batch);

@@ -232,6 +232,7 @@ fn mqtt(config: &Config, findings: &mut Findings) {
     findings.range("mqtt.max_topic_levels", mqtt.max_topic_levels, 1, 65_536);
     findings.size("mqtt.max_topic_bytes", mqtt.max_topic_bytes, 1, 65_535);
     findings.range("mqtt.max_subscriptions", mqtt.max_subscriptions, 1, 10_000_000);
+    findings.range("mqtt.max_filters_per_subscribe", mqtt.max_filters_per_subscribe, 1, 1_000_000);
     findings.range("mqtt.max_user_properties", mqtt.max_user_properties, 1, 100_000);
     findings.range("mqtt.max_client_id_bytes", mqtt.max_client_id_bytes, 23, 65_535);
     findings.range("mqtt.max_sessions", mqtt.max_sessions, 1, 100_000_000);

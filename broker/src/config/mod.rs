@@ -136,6 +136,7 @@ pub struct Mqtt {
     pub max_topic_levels: usize,
     pub max_topic_bytes: ByteSize,
     pub max_subscriptions: usize,
+    pub max_filters_per_subscribe: usize,
     pub max_user_properties: usize,
     pub max_client_id_bytes: usize,
     pub max_sessions: usize,

@@ -31,10 +31,14 @@ pub(crate) struct Conversation {
 impl Conversation {
     pub(crate) fn open(version: Version, settings: &Settings) -> Self {
         let now = Instant::now();
-        let limits =
-            Limits { packet_bytes_max: usize::MAX, topic: TopicLimits::STANDARD, user_properties_max: 100 };
+        let limits = Limits {
+            packet_bytes_max: usize::MAX,
+            topic: TopicLimits::STANDARD,
+            user_properties_max: 100,
+            filters_max: 100,
+        };
         Self {
-            session: mqtt::open(None, settings, now),
+            session: mqtt::open(None, &Arc::new(settings.clone()), now),
             codec: Codec::client(version, limits),
             now,
             requests: Vec::new(),
