@@ -54,6 +54,8 @@ impl Awaits {
     }
 }
 
+const EXCHANGES_MORE: usize = 64;
+
 impl InFlight {
     pub(super) fn len(&self) -> usize {
         self.exchanges.len()
@@ -84,6 +86,10 @@ impl InFlight {
     pub(super) fn restore(&mut self, id: u16, tag: Tag, awaits: Awaits) {
         self.last = id;
         self.in_use.insert(id);
+        if self.exchanges.len() == self.exchanges.capacity() {
+            // One at a time, or a window full of them.
+            self.exchanges.reserve(if self.exchanges.is_empty() { 1 } else { EXCHANGES_MORE });
+        }
         self.exchanges.push_back(Exchange { id, awaits, tag });
     }
 

@@ -104,7 +104,7 @@ impl Default for Settings {
             versions: Versions { v3_1: true, v3_1_1: true, v5: true },
             max_qos: QoS::ExactlyOnce,
             receive_maximum: 256,
-            max_inflight: 64,
+            max_inflight: 256,
             topic_alias_maximum: 16,
             is_retain_available: true,
             topic_limits: TopicLimits { bytes_max: 4096, levels_max: 128 },
