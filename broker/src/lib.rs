@@ -24,6 +24,7 @@ pub mod registry;
 pub mod retained;
 pub mod router;
 pub mod server;
+pub mod store;
 pub mod subscription;
 pub mod sys;
 pub mod topic_rules;
