@@ -24,6 +24,7 @@ use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, 
 use crate::auth::{Authenticator, Peer};
 use crate::client::Client;
 use crate::deadlines::Deadlines;
+use crate::durability::Durability;
 use crate::holdings::Unfinished;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Shared};
@@ -31,6 +32,7 @@ use crate::registry::Registry;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::router::shared::{Groups, Strategy};
+use crate::store::Ticket;
 use crate::subscription::Subscription;
 use crate::topic_rules::TopicRules;
 
@@ -77,6 +79,8 @@ pub struct Broker {
     order_hasher: RandomState,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    /// `None`: everything is in memory.
+    durability: Option<Arc<Durability>>,
 }
 
 /// What publishing has left to do: outboxes to flush, once each, and those that publishers should wait for.
@@ -86,6 +90,8 @@ pub struct Batch {
     pub touched: Vec<Arc<Outbox>>,
     /// Over their mark.
     pub slow: Vec<Arc<Outbox>>,
+    /// What has been answered may be said when this is done.
+    pub after: Option<Ticket>,
 }
 
 /// Now, by both clocks.
@@ -125,7 +131,19 @@ impl Broker {
             order_hasher: RandomState::new(),
             shared,
             metrics,
+            durability: None,
         }
+    }
+
+    /// Remembers what it promises.
+    #[must_use]
+    pub fn with_durability(self, durability: Arc<Durability>) -> Self {
+        Self { durability: Some(durability), ..self }
+    }
+
+    /// The way to the store, if there is one.
+    pub fn durability(&self) -> Option<&Arc<Durability>> {
+        self.durability.as_ref()
     }
 
     /// What all outboxes share.
@@ -165,7 +183,8 @@ impl Broker {
         self.router.sweep_cache();
     }
 
-    /// Answers a request. `None`: it has no reply.
+    /// Answers a request. `None`: it has no reply. The answer may be said once [`Batch::after`] is done, if that is set;
+    /// when the commit fails, a refusal is said instead.
     pub fn handle(
         &self,
         client: &mut Client,
