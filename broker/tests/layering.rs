@@ -21,6 +21,7 @@ const CORE: &[&str] = &[
     "mailbox.rs",
     "router/",
     "outbox/queue.rs",
+    "outbox/queue/",
     "retained.rs",
     "history.rs",
     "registry.rs",

@@ -620,17 +620,6 @@ impl Outbox {
     }
 }
 
-impl Pushed {
-    /// How many entries the queue has more than before.
-    pub fn growth(self) -> isize {
-        match self {
-            Self::Queued | Self::HalfFull | Self::OverMark => 1,
-            Self::Made(_, count) => 1 - isize::try_from(count).unwrap_or(isize::MAX),
-            Self::Dropped(_) | Self::Full | Self::Closed => 0,
-        }
-    }
-}
-
 fn amount_of(backlog: &Lane) -> Amount {
     Amount { messages: backlog.len(), bytes: backlog.bytes() }
 }
