@@ -21,6 +21,7 @@ use super::conflate::Pacer;
 use super::lane::Lane;
 pub use super::notice::LAG_INTERVAL;
 use super::notice::Notice;
+pub use super::own::Frame;
 use super::own::Own;
 use super::room::Room;
 pub use super::room::SLOW_WINDOW;
@@ -61,34 +62,6 @@ pub(crate) enum Phase {
     Closing(Box<Bytes>, DataLane),
     Taken,
     Ended,
-}
-
-/// A complete WebSocket frame of this client: its front and, when that is shared with others, a body behind it.
-/// Nothing ever comes between the two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Header and head, or the whole frame.
-    pub front: Bytes,
-    /// The shared rest.
-    pub body: Option<Bytes>,
-}
-
-impl From<Bytes> for Frame {
-    fn from(front: Bytes) -> Self {
-        Self { front, body: None }
-    }
-}
-
-impl From<(Bytes, Option<Bytes>)> for Frame {
-    fn from((front, body): (Bytes, Option<Bytes>)) -> Self {
-        Self { front, body }
-    }
-}
-
-impl Frame {
-    pub(crate) fn len(&self) -> usize {
-        self.front.len() + self.body.as_ref().map_or(0, Bytes::len)
-    }
 }
 
 /// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control, encoded, then the two data lanes.
