@@ -1,6 +1,7 @@
-//! One client's bounded queue: lanes, limits, overflow policies, what the client is told of drops.
+//! One client's bounded queue: what it holds, its sums, its end, and what the client is told of drops.
 //!
-//! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done.
+//! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done. What a
+//! push comes to is in `admit` and `conflating`, the way out in `take`, whom to wake in `signals`.
 
 mod admit;
 mod conflating;
@@ -64,7 +65,8 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control, encoded, then the two data lanes.
+/// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control,
+/// encoded, then the two data lanes.
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Absent while the client is sent nothing but shared frames.
@@ -149,7 +151,7 @@ impl Queue {
         self.has_dead = self.messages() > 0;
     }
 
-    // ---- in: deliveries ----
+    // ---- the lanes ----
 
     fn enqueue(&mut self, entry: Entry) {
         self.lane(entry.qos).push_back(entry);
@@ -159,7 +161,7 @@ impl Queue {
         if qos == QoS::AtMostOnce { &mut self.qos0 } else { self.acked.get_or_insert_default() }
     }
 
-    // ---- in: the owner's frames ----
+    // ---- the owner's frames ----
 
     pub(crate) fn push_control(&mut self, frame: Frame) {
         if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
@@ -195,12 +197,6 @@ impl Queue {
 
     fn own(&mut self) -> &mut Own {
         self.own.get_or_insert_default()
-    }
-
-    /// What was lost since the last call. While it gives something, the owner asks again after
-    /// [`LAG_INTERVAL`] and is not woken for it before.
-    pub(crate) fn take_lag(&mut self) -> Option<Box<Lag>> {
-        self.notice.take()
     }
 
     // ---- the end ----
@@ -273,7 +269,7 @@ impl Queue {
         matches!(self.phase, Phase::Ended)
     }
 
-    // ---- marks and sums ----
+    // ---- sums ----
 
     pub(crate) fn messages(&self) -> usize {
         let acked = self.acked.as_ref().map_or(0, |acked| acked.len());
@@ -323,5 +319,11 @@ impl Queue {
         if self.notice.is_news() {
             self.signals.add(Signals::LAG);
         }
+    }
+
+    /// What was lost since the last call. While it gives something, the owner asks again after
+    /// [`LAG_INTERVAL`] and is not woken for it before.
+    pub(crate) fn take_lag(&mut self) -> Option<Box<Lag>> {
+        self.notice.take()
     }
 }
