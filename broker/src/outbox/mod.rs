@@ -3,6 +3,9 @@
 //! Anyone may [`Outbox::push`] and [`Outbox::flush`]; the owner is the connection's task, which alone encodes for
 //! the session, waits for the socket, and ends the connection. Two locks: the queue's, short, and the writer's,
 //! held over the system call and only ever tried for. Lock order: writer, then queue.
+//!
+//! Here is what publishers see. What the owner's task alone does is in `owner`, what the client's mailbox does in
+//! `backlog`, the way from the queue to the socket in `flush`.
 
 mod backlog;
 mod conflate;
@@ -110,7 +113,7 @@ impl Outbox {
         self.client
     }
 
-    // ---- for publishers ----
+    // ---- deliveries ----
 
     /// Queues without waiting and applies the policy of the entry's subscription. The flag says whether the caller
     /// has to call [`Outbox::flush`] once it has pushed what it has.
@@ -151,15 +154,14 @@ impl Outbox {
         (Pushed::Dropped(DropReason::Memory), false)
     }
 
-    /// Deliveries that wait for the client or for its acknowledgement.
-    pub fn pending(&self) -> usize {
-        let unsettled = usize::try_from(self.unsettled.load(Ordering::Relaxed)).unwrap_or(0);
-        self.queue.lock().messages() + unsettled
-    }
-
-    /// Whether deliveries are still taken.
-    pub fn is_open(&self) -> bool {
-        self.queue.lock().is_open()
+    /// A delivery to this client was dropped elsewhere.
+    pub(crate) fn note_drop(&self, entry: &Entry) {
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.note_drop(entry);
+            queue.waker_if_signalled()
+        };
+        wake(waker);
     }
 
     /// Whether this publisher has to wait for room here. It is told by [`Signals::ROOM`].
@@ -167,6 +169,42 @@ impl Outbox {
         let limits = &self.shared.limits;
         self.client != publisher.client && self.queue.lock().wait_for_room(Arc::downgrade(publisher), limits)
     }
+
+    // ---- what it holds ----
+
+    /// Deliveries that wait for the client or for its acknowledgement.
+    pub fn pending(&self) -> usize {
+        let unsettled = usize::try_from(self.unsettled.load(Ordering::Relaxed)).unwrap_or(0);
+        self.queue.lock().messages() + unsettled
+    }
+
+    /// Messages and bytes that are queued and count against the client's mark.
+    pub fn queued(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.messages(), queue.bytes())
+    }
+
+    /// Bytes that are queued and count against the client's mark.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued().1
+    }
+
+    /// Whether less than half of the mark is used.
+    pub fn is_below_half(&self) -> bool {
+        self.queue.lock().is_below_half(&self.shared.limits)
+    }
+
+    /// Whether deliveries are still taken.
+    pub fn is_open(&self) -> bool {
+        self.queue.lock().is_open()
+    }
+
+    /// A subscription of this client has ended: what is queued for it makes room for others.
+    pub(crate) fn note_dead(&self) {
+        self.queue.lock().note_dead();
+    }
+
+    // ---- the end, and signals ----
 
     /// Asks the owner to end the connection.
     pub fn order_close(&self, reason: CloseReason) {
@@ -188,46 +226,6 @@ impl Outbox {
         wake(waker);
     }
 
-    fn count_expired(&self, queue: &mut Queue) {
-        let expired = queue.take_expired();
-        if expired > 0 {
-            self.shared.metrics.dropped(DropReason::Expired, u64::from(expired));
-        }
-    }
-
-    // ---- for the owner ----
-
-    /// A delivery to this client was dropped elsewhere.
-    pub(crate) fn note_drop(&self, entry: &Entry) {
-        let waker = {
-            let mut queue = self.queue.lock();
-            queue.note_drop(entry);
-            queue.waker_if_signalled()
-        };
-        wake(waker);
-    }
-
-    /// A subscription of this client has ended: what is queued for it makes room for others.
-    pub(crate) fn note_dead(&self) {
-        self.queue.lock().note_dead();
-    }
-
-    /// Messages and bytes that are queued and count against the client's mark.
-    pub fn queued(&self) -> (usize, usize) {
-        let queue = self.queue.lock();
-        (queue.messages(), queue.bytes())
-    }
-
-    /// Bytes that are queued and count against the client's mark.
-    pub fn queued_bytes(&self) -> usize {
-        self.queued().1
-    }
-
-    /// Whether less than half of the mark is used.
-    pub fn is_below_half(&self) -> bool {
-        self.queue.lock().is_below_half(&self.shared.limits)
-    }
-
     /// Discards everything. Gives the number of deliveries that are lost.
     pub fn fail(&self) -> usize {
         let (dropped, waiters, waker) = {
@@ -240,6 +238,15 @@ impl Outbox {
         wake(waker);
         wake_publishers(&waiters);
         dropped
+    }
+
+    // ---- for the other rooms ----
+
+    fn count_expired(&self, queue: &mut Queue) {
+        let expired = queue.take_expired();
+        if expired > 0 {
+            self.shared.metrics.dropped(DropReason::Expired, u64::from(expired));
+        }
     }
 
     fn left(&self, entries: usize) {
