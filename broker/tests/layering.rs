@@ -72,6 +72,7 @@ const RULES: &[Rule] = &[
             "assembly.rs",
             "config/",
             "metrics.rs",
+            "metrics/",
             "outbox/mod.rs",
         ],
         words: &["tidegate_protocol::subprotocol"],
