@@ -1,6 +1,6 @@
-//! Counters, and the Prometheus page made of them. No label per topic or client.
+//! What is counted. No label per topic or client: the words that split a counter are in `labels`.
 //!
-//! Hot code adds to plain atomics, once per batch; everything else happens when somebody reads the page.
+//! Hot code adds to plain atomics, once per batch; everything else happens when somebody reads the `page`.
 
 mod labels;
 mod page;
