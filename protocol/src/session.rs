@@ -2,6 +2,9 @@
 //!
 //! A [`Session`] is one client's protocol state. Input in, output out: after each `handle_*`, drain
 //! [`Session::poll_output`] until `None`. Nothing here names a protocol.
+//!
+//! Here are the trait, its outputs and the names that both sides use; the words between them are in `request`, `reply`,
+//! `delivery` and `close`.
 
 mod close;
 mod delivery;
