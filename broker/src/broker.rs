@@ -4,12 +4,14 @@
 //!   connecting    who is it, and which session does it take up
 //!   subscribing   into the tables and out of them; retained messages for new subscriptions
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
+//!   storing       the same for what the store has to know of
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
 //! ```
 
 mod connecting;
 mod leaving;
 mod publishing;
+mod storing;
 mod subscribing;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use crate::registry::Registry;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::router::shared::{Groups, Strategy};
-use crate::store::Ticket;
+use crate::store::{Change, SessionKey, Ticket};
 use crate::subscription::Subscription;
 use crate::topic_rules::TopicRules;
 
@@ -101,6 +103,29 @@ pub struct Now {
     pub instant: Instant,
     /// For people: milliseconds since 1970.
     pub unix_ms: u64,
+}
+
+impl Now {
+    /// The instant of a time in Unix milliseconds. `None`: beyond what instants reach.
+    pub fn instant_at(self, unix_ms: u64) -> Option<Instant> {
+        match unix_ms.checked_sub(self.unix_ms) {
+            Some(later_ms) => self.instant.checked_add(Duration::from_millis(later_ms)),
+            None => Some(
+                self.instant
+                    .checked_sub(Duration::from_millis(self.unix_ms - unix_ms))
+                    .unwrap_or(self.instant),
+            ),
+        }
+    }
+
+    /// The time of an instant in Unix milliseconds.
+    pub fn unix_ms_at(self, instant: Instant) -> u64 {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match instant.checked_duration_since(self.instant) {
+            Some(later) => self.unix_ms.saturating_add(ms(later)),
+            None => self.unix_ms.saturating_sub(ms(self.instant.saturating_duration_since(instant))),
+        }
+    }
 }
 
 const ORDER_LOCKS: usize = 256;
@@ -223,16 +248,32 @@ impl Broker {
                 let known = client.with(|holdings| {
                     holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
                 })?;
-                Some(Reply::Released { packet_id, known: known.unwrap_or(false) })
+                let known = known.unwrap_or(false);
+                if known && let Some((durability, session)) = self.stored_session(client) {
+                    let removed = Change::RemoveReceived(SessionKey(session), packet_id);
+                    if let Err(refusal) = durability.submit(vec![removed], batch) {
+                        return Some(Reply::Refused(refusal));
+                    }
+                }
+                Some(Reply::Released { packet_id, known })
             }
             Request::Assign { tag, packet_id } => {
                 self.assign(client, tag, packet_id);
                 None
             }
             Request::Received { tag } => {
-                client.with(|holdings| {
+                let received = client.with(|holdings| {
                     holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag))
                 })?;
+                // SEC-2: known before PUBREL.
+                if let Some((stored, packet_id)) = received.flatten()
+                    && let Some((durability, session)) = self.stored_session(client)
+                {
+                    let received = Change::Receive(SessionKey(session), stored.seq(), packet_id);
+                    if let Err(refusal) = durability.submit(vec![received], batch) {
+                        return Some(Reply::Refused(refusal));
+                    }
+                }
                 Some(Reply::Received { tag })
             }
             Request::Settle { tag, settlement } => {
@@ -249,6 +290,12 @@ impl Broker {
                 None
             }
         }
+    }
+
+    /// The store, and the number of the client's session in it, if both are there.
+    fn stored_session(&self, client: &Client) -> Option<(&Arc<Durability>, u64)> {
+        let mailbox = client.mailbox.as_ref()?;
+        self.durability.as_ref().map(|durability| (durability, mailbox.key()))
     }
 
     /// A delivery of a session that another connection has taken up is not sent any more: the other one sends it,

@@ -115,7 +115,8 @@ impl Client {
     /// Whether retained or stored messages wait for room in the outbox.
     pub fn awaits_more(&mut self) -> bool {
         match &self.mailbox {
-            Some(mailbox) if mailbox.has_backlog() => true,
+            // A retained value must not overtake an older one that waits.
+            Some(mailbox) if mailbox.has_backlog() => mailbox.is_feedable(),
             _ => self.awaits_retained(),
         }
     }
