@@ -160,6 +160,7 @@ async fn serve_admin(
             observed.observe();
             observed.metrics().deflate.observe(&deflate::Totals::read());
         }),
+        backup: None,
     };
     tokio::spawn(async move {
         let end = async move {
