@@ -106,3 +106,108 @@ impl Pending {
         self.parting.map(|parting| parting.reason)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tidegate_protocol::session::{CloseKind, Published};
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Change, SessionKey, Settings, Writer};
+
+    /// `DONE`, and three that a writer has given out.
+    fn tickets() -> Vec<Ticket> {
+        let writer = Writer::start(Arc::new(MemoryStore::new()), Settings::default(), 1).unwrap();
+        let given = (1..=3).map(|id| writer.submit(vec![Change::RemoveReceived(SessionKey(1), id)]).unwrap());
+        let tickets = std::iter::once(Ticket::DONE).chain(given).collect();
+        writer.stop();
+        tickets
+    }
+
+    fn answer(token: u32, after: Ticket) -> Answer {
+        let reply = Reply::Published(Published { matched: 1 });
+        Answer { token: Token(token), reply, packet_id: None, after }
+    }
+
+    /// Answers wait for `after`. Of the commits, the first `done` are done, and `failed` has failed: the answers that
+    /// are said are numbered from 0, and those that are refused are negative.
+    fn check(after: &[usize], done: usize, failed: Option<usize>, said: &[i64]) {
+        let tickets = tickets();
+        let mut pending = Pending::default();
+        for (token, after) in (0..).zip(after) {
+            pending.push(answer(token, tickets[*after]));
+        }
+        let outcome = |ticket: Ticket| {
+            let number = tickets.iter().position(|known| *known == ticket)?;
+            let refusal = (failed == Some(number)).then_some(Err(Refusal::Overloaded("the disk")));
+            (number <= done).then(|| refusal.unwrap_or(Ok(())))
+        };
+        let mut got = Vec::new();
+        while let Some((answer, outcome)) = pending.pop_done(outcome) {
+            let token = i64::from(answer.token.0);
+            got.push(if outcome.is_ok() { token } else { -token });
+        }
+        assert_eq!(got, said, "{after:?}, {done} done");
+        assert_eq!(pending.is_empty(), said.len() == after.len());
+    }
+
+    #[test]
+    fn answers_are_said_in_order_and_none_before_its_commit() {
+        check(&[1, 1, 2, 3], 0, None, &[]);
+        check(&[1, 1, 2, 3], 1, None, &[0, 1]);
+        check(&[1, 1, 2, 3], 3, None, &[0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_waits_for_nothing_waits_behind_what_does() {
+        check(&[0, 2, 0, 1, 3], 1, None, &[0]);
+        check(&[0, 2, 0, 1, 3], 2, None, &[0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_failed_commit_concerns_its_own_answers_alone() {
+        check(&[1, 2, 2, 3], 3, Some(2), &[0, -1, -2, 3]);
+    }
+
+    #[test]
+    fn one_wake_up_is_arranged_for_all_that_wait() {
+        let tickets = tickets();
+        let mut pending = Pending::default();
+        assert_eq!(pending.await_oldest(), None, "nothing waits");
+        pending.push(answer(1, tickets[1]));
+        assert_eq!(pending.await_oldest(), Some(tickets[1]));
+        pending.push(answer(2, tickets[2]));
+        assert_eq!(pending.await_oldest(), None, "one is arranged");
+        pending.handle_wake();
+        assert!(pending.pop_done(|_| Some(Ok(()))).is_some());
+        assert_eq!(pending.await_oldest(), Some(tickets[2]));
+    }
+
+    #[test]
+    fn deliveries_are_held_until_the_last_opening_is_said() {
+        let mut pending = Pending::default();
+        pending.push(answer(1, Ticket::DONE));
+        assert!(!pending.has_opening());
+        for reply in [Reply::Connected(Box::default()), Reply::Subscribed(Vec::new())] {
+            pending.push(Answer { reply, ..answer(2, Ticket::DONE) });
+        }
+        for has_opening in [true, true, true, false] {
+            assert_eq!(pending.has_opening(), has_opening);
+            pending.pop_done(|_| Some(Ok(())));
+        }
+    }
+
+    #[test]
+    fn a_second_order_does_not_prolong_the_wait() {
+        let first = tokio::time::Instant::now().into_std();
+        let mut pending = Pending::default();
+        assert_eq!(pending.part_by(), None);
+        pending.part(CloseReason::new(CloseKind::ShuttingDown, "first"), first);
+        pending.part(CloseReason::new(CloseKind::Restarting, "second"), first + Duration::from_secs(1));
+        assert_eq!(pending.part_by(), Some(first));
+        assert_eq!(pending.into_reason().unwrap().kind, CloseKind::ShuttingDown);
+    }
+}

@@ -131,3 +131,6 @@ impl Connection {
             && self.pending.as_ref().is_some_and(|pending| pending.part_by().is_some())
     }
 }
+
+#[cfg(test)]
+mod tests;
