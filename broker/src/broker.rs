@@ -5,12 +5,18 @@
 //!   subscribing   into the tables and out of them; retained messages for new subscriptions
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
+//!   remembering   what the store is told of sessions and subscriptions
+//!   restoring     what the store gives back after a restart
+//!   wall_clock    instants and times that are compared across restarts
 //! ```
 
 mod connecting;
 mod leaving;
 mod publishing;
+mod remembering;
+mod restoring;
 mod subscribing;
+mod wall_clock;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -7,19 +7,28 @@ use std::sync::Arc;
 
 use tidegate_protocol::session::Refusal;
 
-use crate::broker::Batch;
+use crate::broker::{Batch, Now};
 use crate::store::{Changes, StoreError, Ticket, Waiter, Writer};
 
 /// The way to the store.
 pub struct Durability {
     writer: Writer,
+    /// Both clocks, for the thread that brings messages back.
+    #[expect(dead_code, reason = "for the message path")]
+    clock: fn() -> Now,
+}
+
+impl std::fmt::Debug for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Durability").finish_non_exhaustive()
+    }
 }
 
 impl Durability {
-    /// With a writer that runs.
+    /// With a writer that runs. `clock` tells both times.
     #[must_use]
-    pub const fn new(writer: Writer) -> Self {
-        Self { writer }
+    pub fn new(writer: Writer, clock: fn() -> Now) -> Arc<Self> {
+        Arc::new(Self { writer, clock })
     }
 
     /// The writer.
@@ -28,14 +37,24 @@ impl Durability {
         &self.writer
     }
 
+    /// Whether it would take something now. Asked before anything is changed that a refusal could not take back.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Overloaded`] while the disk fails or is full.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        self.writer.admit().map_err(|error| refusal(&error))
+    }
+
     /// Hands changes over. What is said to the client about them waits for [`Batch::after`].
     ///
     /// # Errors
     ///
     /// [`Refusal::Overloaded`] while the store takes nothing.
-    pub fn submit(&self, changes: Changes, batch: &mut Batch) -> Result<(), Refusal> {
-        batch.after = Some(self.writer.submit(changes).map_err(|error| refusal(&error))?);
-        Ok(())
+    pub fn submit(&self, changes: Changes, batch: &mut Batch) -> Result<Ticket, Refusal> {
+        let ticket = self.writer.submit(changes).map_err(|error| refusal(&error))?;
+        batch.after = Some(ticket);
+        Ok(ticket)
     }
 
     /// Hands over what nobody waits for.

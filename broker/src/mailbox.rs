@@ -127,6 +127,36 @@ pub struct Due {
     pub is_expired: bool,
 }
 
+/// A session as it was stored before a restart. Its client is away.
+#[derive(Debug)]
+pub struct Restored {
+    /// How long it is kept after a connection.
+    pub expiry: Duration,
+    /// When it ends unless its client comes back.
+    pub expires_at: Option<Instant>,
+    /// And when that is due.
+    pub will: Option<(Instant, Box<Will>)>,
+    /// Dropped while the client was away.
+    pub lost: u64,
+    /// Packet identifiers of QoS 2 publishes before their PUBREL.
+    pub received: Vec<u16>,
+    /// What waits on the disk.
+    pub queue: crate::store::QueueSummary,
+}
+
+/// What the store is told of a session, as it is now.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// How long it is kept after a connection.
+    pub expiry: Duration,
+    /// Set while the client is away.
+    pub expires_at: Option<Instant>,
+    /// To come while the client is away, and when.
+    pub will: Option<&'a (Instant, Box<Will>)>,
+    /// Dropped while the client was away.
+    pub lost: u64,
+}
+
 /// What became of a push, and what the caller has to do about it.
 #[derive(Debug)]
 pub struct Brought {
@@ -144,6 +174,32 @@ impl Mailbox {
     /// A session without a client. `key` is unique among all clients that the tables know.
     pub fn new(key: u64, name: Arc<str>, overflow: Overflow, shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::default() })
+    }
+
+    /// A session that a store has kept, without a client.
+    pub fn restored(
+        key: u64,
+        name: Arc<str>,
+        overflow: Overflow,
+        shared: Arc<Shared>,
+        _durability: Arc<crate::durability::Durability>,
+        restored: Restored,
+    ) -> Arc<Self> {
+        let mut holdings = Holdings::default();
+        for packet_id in &restored.received {
+            holdings.change(|unfinished| unfinished.received.insert(*packet_id));
+        }
+        let Restored { expiry, expires_at, will, lost, .. } = restored;
+        let state = State { holdings, expiry, expires_at, will, lost, ..State::default() };
+        Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::new(state) })
+    }
+
+    /// What it had subscribed to.
+    pub fn enter_restored(&self, subscriptions: Vec<Subscription>) {
+        let mut state = self.state.lock();
+        for subscription in subscriptions {
+            state.holdings.insert(subscription);
+        }
     }
 
     /// The session as the tables know it.
@@ -328,6 +384,20 @@ impl Mailbox {
         }
         self.note(&state);
         entries
+    }
+
+    // ---- for the store ----
+
+    /// Tells what holds while this connection speaks for the session, or while none does. `None`: that is over. Told
+    /// under the lock, so that of two that tell it the later one tells what holds.
+    pub fn tell<T>(&self, speaker: Option<&Arc<Outbox>>, tell: impl FnOnce(Known<'_>) -> T) -> Option<T> {
+        let state = self.state.lock();
+        let is_so = match speaker {
+            Some(outbox) => state.is_of(outbox),
+            None => state.outbox.is_none() && !state.has_ended,
+        };
+        let State { expiry, expires_at, ref will, lost, .. } = *state;
+        is_so.then(|| tell(Known { expiry, expires_at, will: will.as_ref(), lost }))
     }
 
     // ---- for the registry and the timer ----
