@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::Publication;
-use tidegate_protocol::session::Will;
-use tracing::warn;
+use tidegate_protocol::session::{Refusal, Will};
 
 use super::remembering::NEVER;
 use super::{Batch, Broker, FIRST_MAILBOX, Now};
@@ -21,11 +20,20 @@ use crate::subscription::{Subscription, Target, Terms};
 
 impl Broker {
     /// Takes over one thing that was stored. Nothing without a store.
-    pub fn restore(&self, recovered: Recovered, now: Now) {
-        let Some(durability) = &self.durability else { return };
-        match recovered {
-            Recovered::Session(session) => self.restore_session(*session, durability, now),
-            Recovered::Retained(record) => self.restore_retained(*record, durability, now),
+    ///
+    /// # Errors
+    ///
+    /// A retained message that the limits of this run leave out. It stays on the disk.
+    pub fn restore(&self, recovered: Recovered, now: Now) -> Result<(), Refusal> {
+        match (recovered, &self.durability) {
+            (_, None) => Ok(()),
+            (Recovered::Session(session), Some(durability)) => {
+                self.restore_session(*session, durability, now);
+                Ok(())
+            }
+            (Recovered::Retained(record), Some(durability)) => {
+                self.restore_retained(*record, durability, now)
+            }
         }
     }
 
@@ -93,18 +101,24 @@ impl Broker {
         Subscription::new(Target::Mailbox(Arc::clone(mailbox)), record.key.id, &record.key.filter, terms)
     }
 
-    fn restore_retained(&self, record: PublicationRecord, durability: &Durability, now: Now) {
+    fn restore_retained(
+        &self,
+        record: PublicationRecord,
+        durability: &Durability,
+        now: Now,
+    ) -> Result<(), Refusal> {
         if record.expires_at_ms.is_some_and(|at_ms| at_ms <= now.unix_ms) {
-            return durability.note(vec![Change::RemoveRetained(record.topic)]);
+            durability.note(vec![Change::RemoveRetained(record.topic)]);
+            return Ok(());
         }
-        // Switched off since: it stays on the disk, and nobody gets it.
-        if self.rules.retain
-            && let Err(refusal) = self.retained.set(&restored_publication(record, now))
-        {
-            warn!(%refusal, "a stored retained message does not fit");
+        if !self.rules.retain {
+            return Err(RETAIN_IS_OFF);
         }
+        self.retained.set(&restored_publication(record, now))
     }
 }
+
+const RETAIN_IS_OFF: Refusal = Refusal::Unsupported("retained messages are switched off (mqtt.retain)");
 
 /// A publication that was stored; its expiry on the clock of this run.
 pub(crate) fn restored_publication(record: PublicationRecord, now: Now) -> Publication {
