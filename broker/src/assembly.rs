@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::{self, AdminState, BackUp, Health, Phase};
+use crate::admin::{self, AdminState, Backup, Health, Phase};
 use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
 use crate::broker::{Batch, Broker, Rules};
@@ -211,11 +211,11 @@ async fn serve_admin(
                 observe(&broker);
             }
         }),
-        back_up: config.store.path.is_some().then(|| -> BackUp {
+        backup: config.store.path.is_some().then(|| -> Backup {
             Arc::new(move |directory| {
-                let broker = stored.get().and_then(Weak::upgrade).ok_or(StoreError::Closed)?;
-                let durability = broker.durability().ok_or(StoreError::Closed)?;
-                durability.writer().store().backup(directory)
+                let broker = stored.get().and_then(Weak::upgrade).ok_or("the store is not open")?;
+                let durability = broker.durability().ok_or("there is no store")?;
+                durability.writer().store().backup(directory).map_err(|error| error.to_string())
             })
         }),
     };

@@ -1,7 +1,4 @@
-//! The operator's HTTP listener: health, readiness, the Prometheus page, back-ups of the store. Knows no client, and
-//! changes nothing in the broker.
-
-mod back_up;
+//! The operator's HTTP listener: health, readiness and the Prometheus page. Knows no client and changes nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -11,18 +8,17 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-pub use self::back_up::BackUp;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Where the broker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// The store is being read, or not all listeners are bound yet: alive, not ready.
+    /// Not all listeners are bound yet: alive, not ready.
     Starting = 0,
     /// Alive and ready.
     Serving = 1,
@@ -45,8 +41,6 @@ pub struct AdminState {
     pub metrics: Option<Arc<Metrics>>,
     /// Brings the gauges up to date before the page is written.
     pub observe: Arc<dyn Fn() + Send + Sync>,
-    /// Copies the store into a directory. `None`: there is no store.
-    pub back_up: Option<BackUp>,
 }
 
 impl Health {
@@ -81,9 +75,6 @@ fn router(state: AdminState) -> Router {
     if state.metrics.is_some() {
         router = router.route("/metrics", get(metrics));
     }
-    if state.back_up.is_some() {
-        router = router.route(back_up::PATH, post(back_up::back_up));
-    }
     router.fallback(not_found).with_state(state)
 }
 
@@ -114,8 +105,7 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn not_found(State(state): State<AdminState>) -> Response {
     let metrics = if state.metrics.is_some() { " /metrics" } else { "" };
-    let back_up = if state.back_up.is_some() { " and POST /store/backup?dir=" } else { "" };
-    let body = format!("there are /healthz /readyz{metrics}{back_up}\n");
+    let body = format!("there are /healthz /readyz{metrics}\n");
     (StatusCode::NOT_FOUND, body).into_response()
 }
 
@@ -127,26 +117,16 @@ mod tests {
     use super::*;
 
     async fn check(phase: Phase, with_metrics: bool, path: &str) -> String {
-        let metrics = with_metrics.then(|| Metrics::new(std::time::Instant::now()));
-        ask(phase, metrics, None, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n")).await
-    }
-
-    /// Sends a head without its end.
-    pub(super) async fn ask(
-        phase: Phase,
-        metrics: Option<Arc<Metrics>>,
-        back_up: Option<BackUp>,
-        head: &str,
-    ) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let health = Health::default();
         health.set(phase);
+        let metrics = with_metrics.then(|| Metrics::new(std::time::Instant::now()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let state = AdminState { health, metrics, observe: Arc::new(|| ()), back_up };
+        let state = AdminState { health, metrics, observe: Arc::new(|| ()) };
         let server = tokio::spawn(serve(listener, state, async move { _ = stopped.await }));
         let mut client = TcpStream::connect(address).await.unwrap();
-        let request = format!("{head}Connection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
