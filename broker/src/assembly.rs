@@ -218,6 +218,7 @@ async fn serve_admin(
                 durability.writer().store().backup(directory).map_err(|error| error.to_string())
             })
         }),
+        backup: None,
     };
     tokio::spawn(async move {
         let end = async move {

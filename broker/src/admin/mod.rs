@@ -1,4 +1,6 @@
-//! The operator's HTTP listener: health, readiness and the Prometheus page. Knows no client and changes nothing.
+//! The operator's HTTP listener: health, readiness, the Prometheus page, back-ups of the store. Knows no client.
+
+mod backup;
 
 use std::io;
 use std::sync::Arc;
@@ -8,10 +10,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+pub use self::backup::Backup;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Where the broker is in its life.
@@ -41,6 +44,8 @@ pub struct AdminState {
     pub metrics: Option<Arc<Metrics>>,
     /// Brings the gauges up to date before the page is written.
     pub observe: Arc<dyn Fn() + Send + Sync>,
+    /// `None`: there is no store to copy.
+    pub backup: Option<Backup>,
 }
 
 impl Health {
@@ -74,6 +79,9 @@ fn router(state: AdminState) -> Router {
     let mut router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
     if state.metrics.is_some() {
         router = router.route("/metrics", get(metrics));
+    }
+    if state.backup.is_some() {
+        router = router.route("/store/backup", post(backup::backup));
     }
     router.fallback(not_found).with_state(state)
 }
@@ -123,7 +131,7 @@ mod tests {
         health.set(phase);
         let metrics = with_metrics.then(|| Metrics::new(std::time::Instant::now()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let state = AdminState { health, metrics, observe: Arc::new(|| ()) };
+        let state = AdminState { health, metrics, observe: Arc::new(|| ()), backup: None };
         let server = tokio::spawn(serve(listener, state, async move { _ = stopped.await }));
         let mut client = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -272,3 +272,6 @@ impl Inner {
 
 /// Messages of a removed session that go in one commit.
 const DOOMED_AT_ONCE: usize = 1024;
+
+#[cfg(test)]
+mod tests;
