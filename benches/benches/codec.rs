@@ -27,7 +27,12 @@ fn topic() -> Topic {
 }
 
 fn publish_packet() -> Bytes {
-    let limits = Limits { packet_bytes_max: 1 << 20, topic: TopicLimits::STANDARD, user_properties_max: 100 };
+    let limits = Limits {
+        packet_bytes_max: 1 << 20,
+        topic: TopicLimits::STANDARD,
+        user_properties_max: 100,
+        filters_max: 100,
+    };
     let mut bytes = BytesMut::new();
     Codec::client(Version::V3_1_1, limits).encode(
         &Packet::Publish(Publish {

@@ -81,6 +81,11 @@ impl Client {
         self.is_replaced
     }
 
+    /// Whether the broker has to know what became of a delivery: another connection or another client may get it.
+    pub(crate) fn keeps_deliveries(&self) -> bool {
+        self.mailbox.is_some() || self.shares
+    }
+
     /// Whether it is let in.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.standing, Standing::Connected | Standing::Authenticated(_))
@@ -110,7 +115,8 @@ impl Client {
     /// Whether retained or stored messages wait for room in the outbox.
     pub fn awaits_more(&mut self) -> bool {
         match &self.mailbox {
-            Some(mailbox) if mailbox.has_backlog() => true,
+            // A retained value must not overtake an older one that waits.
+            Some(mailbox) if mailbox.has_backlog() => mailbox.is_feedable(),
             _ => self.awaits_retained(),
         }
     }
@@ -138,6 +144,7 @@ impl Client {
         self.outbox.take_for_session(into, count, wants, now);
         let first = self.holdings.next_tags(into.len());
         if self.shares {
+            self.outbox.note_unsettled(into);
             let is_shared =
                 |entry: &Entry| entry.qos > QoS::AtMostOnce && entry.subscription.group().is_some();
             self.holdings.hand_over(first, into.iter(), is_shared);

@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod deadlines;
+pub mod durability;
 pub mod holdings;
 pub mod in_flight;
 pub mod logging;

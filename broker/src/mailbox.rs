@@ -9,8 +9,11 @@
 //! ```
 //!
 //! Acknowledged deliveries wait in the *backlog* while the client is away, and behind a full outbox while it is
-//! there; the owner of the outbox feeds it from there. Lock order: registry, mailbox, the outbox's queue. No clock, no
-//! task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
+//! there, where both count against the mark together; the owner of the outbox feeds it from there. Lock order: registry,
+//! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
+
+mod disk;
+mod remainder;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,9 +23,13 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, Will};
 
+pub use self::disk::Restored;
+use self::remainder::Remainder;
+use crate::durability::Durability;
 use crate::holdings::Holdings;
 use crate::outbox::lane::Lane;
-use crate::outbox::queue::{Pushed, Signals};
+use crate::outbox::queue::{Limits, Pushed};
+use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
 use crate::subscription::{Entry, Subscription};
 
@@ -34,6 +41,8 @@ pub struct Mailbox {
     /// `queue.overflow_offline`.
     overflow: Overflow,
     shared: Arc<Shared>,
+    /// `None`: it lives in memory alone.
+    durability: Option<Arc<Durability>>,
     /// What others ask for on every turn, or while they hold a lock that comes after the mailbox's.
     glance: Glance,
     state: Mutex<State>,
@@ -43,7 +52,9 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Glance {
     is_online: AtomicBool,
-    /// Messages in the backlog.
+    /// [`Mailbox::feed`] has work.
+    is_feedable: AtomicBool,
+    /// Messages in the backlog and on the disk alone.
     waiting: AtomicUsize,
     /// Messages in the outbox, and those that wait for their acknowledgement.
     in_hand: AtomicUsize,
@@ -55,6 +66,14 @@ struct State {
     outbox: Option<Arc<Outbox>>,
     holdings: Holdings,
     backlog: Lane,
+    /// The place of the next message in the store.
+    next_seq: u64,
+    /// Places that were taken for messages on their way into memory.
+    arriving: usize,
+    /// On the disk alone, and behind all that is in memory.
+    remainder: Option<Box<Remainder>>,
+    /// Messages before this place may have been sent by an earlier run of the broker.
+    known_until: u64,
     /// Messages that came since the whole backlog was last searched for what nobody waits for any more.
     unsearched: usize,
     /// The wire forms of the version that the client speaks now.
@@ -126,10 +145,55 @@ pub struct Due {
     pub is_expired: bool,
 }
 
+/// What the store is told of a session, as it is now.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// How long it is kept after a connection.
+    pub expiry: Duration,
+    /// Set while the client is away.
+    pub expires_at: Option<Instant>,
+    /// To come while the client is away, and when.
+    pub will: Option<&'a (Instant, Box<Will>)>,
+    /// Dropped while the client was away.
+    pub lost: u64,
+}
+
+/// What became of a push, and what the caller has to do about it.
+#[derive(Debug)]
+pub struct Brought {
+    /// Into which queue it came, if any.
+    pub pushed: Pushed,
+    /// Of the client, if that is there.
+    pub outbox: Option<Arc<Outbox>>,
+    /// The outbox is to be flushed.
+    pub must_flush: bool,
+    /// The publisher should wait for room in the outbox and behind it.
+    pub is_slow: bool,
+}
+
 impl Mailbox {
     /// A session without a client. `key` is unique among all clients that the tables know.
-    pub fn new(key: u64, name: Arc<str>, overflow: Overflow, shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::default() })
+    pub fn new(
+        key: u64,
+        name: Arc<str>,
+        overflow: Overflow,
+        shared: Arc<Shared>,
+        durability: Option<Arc<Durability>>,
+    ) -> Arc<Self> {
+        let state = State { next_seq: disk::FIRST_SEQ, ..State::default() };
+        Self::with_state(key, name, overflow, shared, durability, state)
+    }
+
+    fn with_state(
+        key: u64,
+        name: Arc<str>,
+        overflow: Overflow,
+        shared: Arc<Shared>,
+        durability: Option<Arc<Durability>>,
+        state: State,
+    ) -> Arc<Self> {
+        let glance = Glance::default();
+        Arc::new(Self { key, name, overflow, shared, durability, glance, state: Mutex::new(state) })
     }
 
     /// The session as the tables know it.
@@ -163,11 +227,18 @@ impl Mailbox {
 
     /// A connection takes up the session. What an earlier one has queued and not sent comes back here; a will that
     /// was to come is dropped [MQTT-3.1.3-9].
-    pub fn attach(&self, outbox: &Arc<Outbox>, expiry: Duration, forms: Option<&'static Forms>) -> Attached {
+    pub fn attach(
+        &self,
+        outbox: &Arc<Outbox>,
+        expiry: Duration,
+        forms: Option<&'static Forms>,
+        now: Instant,
+    ) -> Attached {
         let mut state = self.state.lock();
         self.collect(&mut state);
         outbox.keep_acked();
         let deadline = state.deadline();
+        outbox.set_behind(state.waiting(), now);
         state.outbox = Some(Arc::clone(outbox));
         state.expiry = expiry;
         state.forms = forms;
@@ -204,6 +275,7 @@ impl Mailbox {
         let Some(expires_at) = expires_at else {
             return Detached::Ends { will };
         };
+        self.evict(&mut state);
         // [MQTT-3.1.2-23]
         state.expires_at = Some(expires_at);
         // [MQTT-3.1.2-8]: at the end of the session at the latest.
@@ -212,20 +284,27 @@ impl Mailbox {
         Detached::Waits { deadline: state.deadline().unwrap_or(expires_at) }
     }
 
-    /// Whether [`Mailbox::feed`] has work.
+    /// Whether messages wait that are not in the outbox.
     pub fn has_backlog(&self) -> bool {
         self.glance.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Moves what waits into the outbox while that is below half of its mark.
-    pub fn feed(&self, outbox: &Arc<Outbox>, now: Instant) {
+    /// Whether [`Mailbox::feed`] has work. Not while the next of them are on their way from the disk.
+    pub fn is_feedable(&self) -> bool {
+        self.glance.is_feedable.load(Ordering::Relaxed)
+    }
+
+    /// Moves what waits into the outbox while that is below half of its mark, and has more read from the disk.
+    pub fn feed(self: &Arc<Self>, outbox: &Arc<Outbox>, now: Instant) {
         let mut state = self.state.lock();
         if !state.is_of(outbox) {
             return;
         }
         let before = state.backlog.len();
-        let moved = outbox.feed(&mut state.backlog, now);
+        let on_disk = state.on_disk();
+        let moved = outbox.feed(&mut state.backlog, on_disk, now);
         self.left(before - state.backlog.len() - moved);
+        self.ask(&mut state);
         self.note(&state);
     }
 
@@ -244,6 +323,7 @@ impl Mailbox {
             return None;
         }
         outbox.take_for_session(into, count, wants, now);
+        outbox.note_unsettled(into);
         let first = state.holdings.next_tags(into.len());
         state.holdings.hand_over(first, into.iter(), |entry| entry.qos > QoS::AtMostOnce);
         self.note(&state);
@@ -252,38 +332,34 @@ impl Mailbox {
 
     // ---- for publishers ----
 
-    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits. Gives the outbox, if
-    /// it went there, and whether the caller has to flush that.
-    pub fn push(
-        &self,
-        mut entry: Entry,
-        is_shed: bool,
-        now: Instant,
-    ) -> (Pushed, Option<(Arc<Outbox>, bool)>) {
-        let mut state = self.state.lock();
+    /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits.
+    pub fn push(&self, entry: Entry, is_shed: bool, now: Instant) -> Brought {
+        self.push_to(&mut self.state.lock(), entry, is_shed, now)
+    }
+
+    fn push_to(&self, state: &mut State, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
         if state.has_ended {
-            return (Pushed::Closed, None);
+            return Brought::away(Pushed::Closed);
         }
         let is_acked = entry.qos > QoS::AtMostOnce;
         let Some(outbox) = state.outbox.clone() else {
-            return (if is_acked { self.keep(&mut state, entry, now) } else { Pushed::Closed }, None);
+            return Brought::away(if is_acked { self.keep_away(state, entry, now) } else { Pushed::Closed });
         };
         if is_acked && !state.backlog.is_empty() {
-            return (self.keep_behind(&mut state, &outbox, entry, now), None);
+            return self.keep_behind(state, outbox, entry, now);
         }
         // It may have subscribed in another version of its protocol.
         entry.form = entry.form.filter(|_| is_same(entry.subscription.forms, state.forms));
         let kept = is_acked.then(|| entry.clone());
         let (pushed, must_flush) =
             if is_shed { outbox.push_if_idle(entry, now) } else { outbox.push(entry, now) };
-        let pushed = match (pushed, kept) {
-            (Pushed::Full | Pushed::Closed, Some(entry)) => self.keep_behind(&mut state, &outbox, entry, now),
-            (pushed, _) => pushed,
-        };
-        if is_acked {
-            self.note(&state);
+        if let (Pushed::Full | Pushed::Closed, Some(entry)) = (pushed, kept) {
+            return self.keep_behind(state, outbox, entry, now);
         }
-        (pushed, Some((outbox, must_flush)))
+        if is_acked {
+            self.note(state);
+        }
+        Brought { pushed, outbox: Some(outbox), must_flush, is_slow: pushed == Pushed::OverMark }
     }
 
     /// A subscription has ended: what is queued for it makes room for others.
@@ -296,7 +372,7 @@ impl Mailbox {
     }
 
     /// Takes out what waits for a subscription and was not sent.
-    pub fn take_unsent_of(&self, subscription: &Subscription) -> Vec<Entry> {
+    pub fn take_unsent_of(&self, subscription: &Subscription, now: Instant) -> Vec<Entry> {
         let mut state = self.state.lock();
         let of = |entry: &Entry| entry.subscription.is_same(subscription);
         let mut entries =
@@ -304,8 +380,25 @@ impl Mailbox {
         let waiting = state.backlog.take_where(of);
         self.left(waiting.len());
         entries.extend(waiting);
+        if let Some(outbox) = &state.outbox {
+            outbox.set_behind(state.waiting(), now);
+        }
         self.note(&state);
         entries
+    }
+
+    // ---- for the store ----
+
+    /// Tells what holds while this connection speaks for the session, or while none does. `None`: that is over. Told
+    /// under the lock, so that of two that tell it the later one tells what holds.
+    pub fn tell<T>(&self, speaker: Option<&Arc<Outbox>>, tell: impl FnOnce(Known<'_>) -> T) -> Option<T> {
+        let state = self.state.lock();
+        let is_so = match speaker {
+            Some(outbox) => state.is_of(outbox),
+            None => state.outbox.is_none() && !state.has_ended,
+        };
+        let State { expiry, expires_at, ref will, lost, .. } = *state;
+        is_so.then(|| tell(Known { expiry, expires_at, will: will.as_ref(), lost }))
     }
 
     // ---- for the registry and the timer ----
@@ -376,43 +469,42 @@ impl Mailbox {
         self.note(state);
     }
 
-    /// Behind what waits already, while a connection is there.
-    fn keep_behind(&self, state: &mut State, outbox: &Outbox, entry: Entry, now: Instant) -> Pushed {
-        let pushed = self.keep(state, entry, now);
-        // The owner may have seen an empty backlog a moment ago.
-        if !outbox.wakes_below_half() {
-            outbox.signal(Signals::SESSION);
-        }
-        pushed
-    }
-
-    fn keep(&self, state: &mut State, entry: Entry, now: Instant) -> Pushed {
-        let limits = &self.shared.limits;
-        // While the client is there, both queues together get twice the mark (DESIGN §6).
-        let (count_max, bytes_max) = match &state.outbox {
-            Some(outbox) => {
-                let (count, bytes) = outbox.queued();
-                (
-                    limits.messages_max.saturating_mul(2) - count.min(limits.messages_max),
-                    limits.bytes_max.saturating_mul(2) - bytes.min(limits.bytes_max),
-                )
-            }
-            None => (limits.messages_max, limits.bytes_max),
+    /// Behind what waits already, while a connection is there. Both queues together are held against the mark as an
+    /// outbox alone is, and get twice as much (DESIGN §6).
+    fn keep_behind(&self, state: &mut State, outbox: Arc<Outbox>, entry: Entry, now: Instant) -> Brought {
+        let Limits { messages_max, bytes_max, .. } = self.shared.limits;
+        let (messages, bytes) = outbox.queued();
+        let up_to = |times: usize| Amount {
+            // The backlog has as much as the mark for itself, whatever the outbox holds.
+            messages: messages_max.saturating_mul(times) - messages.min(messages_max),
+            bytes: bytes_max.saturating_mul(times) - bytes.min(bytes_max),
         };
-        let size = entry.size_bytes as usize;
-        let fits = |backlog: &Lane| {
-            backlog.is_empty()
-                || (backlog.len() < count_max && backlog.bytes().saturating_add(size) <= bytes_max)
-        };
-        if !fits(&state.backlog) {
+        if !state.fits(&entry, up_to(1)) {
             self.left(state.remove_over(now));
         }
-        if self.overflow == Overflow::DropNewest && !fits(&state.backlog) {
+        let pushed = self.keep(state, entry, up_to(2));
+        // Though something was dropped: whoever is not held would go on and drop more.
+        let is_slow = outbox.note_behind(state.waiting(), now);
+        Brought { pushed, outbox: Some(outbox), must_flush: false, is_slow }
+    }
+
+    /// While the client is away.
+    fn keep_away(&self, state: &mut State, entry: Entry, now: Instant) -> Pushed {
+        let Limits { messages_max, bytes_max, .. } = self.shared.limits;
+        let limit = Amount { messages: messages_max, bytes: bytes_max };
+        if !state.fits(&entry, limit) {
+            self.left(state.remove_over(now));
+        }
+        self.keep(state, entry, limit)
+    }
+
+    fn keep(&self, state: &mut State, entry: Entry, limit: Amount) -> Pushed {
+        if self.overflow == Overflow::DropNewest && !state.fits(&entry, limit) {
             state.lose(&entry);
             return Pushed::Dropped(DropReason::Newest);
         }
         let mut dropped = 0;
-        while !fits(&state.backlog)
+        while !state.fits(&entry, limit)
             && let Some(oldest) = state.backlog.pop_front_if(|_| true)
         {
             state.lose(&oldest);
@@ -425,9 +517,10 @@ impl Mailbox {
     }
 
     fn note(&self, state: &State) {
-        let Glance { is_online, waiting, in_hand } = &self.glance;
+        let Glance { is_online, is_feedable, waiting, in_hand } = &self.glance;
         is_online.store(state.outbox.is_some(), Ordering::Relaxed);
-        waiting.store(state.backlog.len(), Ordering::Relaxed);
+        is_feedable.store(state.is_feedable(), Ordering::Relaxed);
+        waiting.store(state.waiting().messages, Ordering::Relaxed);
         in_hand.store(state.outbox.as_ref().map_or(0, |outbox| outbox.pending()), Ordering::Relaxed);
     }
 
@@ -436,9 +529,34 @@ impl Mailbox {
     }
 }
 
+impl Brought {
+    fn away(pushed: Pushed) -> Self {
+        Self { pushed, outbox: None, must_flush: false, is_slow: false }
+    }
+}
+
 impl State {
     fn is_of(&self, outbox: &Arc<Outbox>) -> bool {
         !self.has_ended && self.outbox.as_ref().is_some_and(|current| Arc::ptr_eq(current, outbox))
+    }
+
+    /// Whether the backlog has room for it within `limit`. An empty one takes any.
+    fn fits(&self, entry: &Entry, limit: Amount) -> bool {
+        let bytes = self.backlog.bytes().saturating_add(entry.size_bytes as usize);
+        self.backlog.is_empty() || (self.backlog.len() < limit.messages && bytes <= limit.bytes)
+    }
+
+    /// What waits behind the outbox.
+    fn waiting(&self) -> Amount {
+        self.backlog.amount() + self.on_disk()
+    }
+
+    fn on_disk(&self) -> Amount {
+        self.remainder.as_ref().map(|remainder| remainder.amount()).unwrap_or_default()
+    }
+
+    fn is_feedable(&self) -> bool {
+        !self.backlog.is_empty() || self.remainder.as_ref().is_some_and(|remainder| remainder.may_ask())
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -463,6 +581,13 @@ impl State {
         match &self.outbox {
             Some(outbox) => outbox.note_drop(entry),
             None => self.lost += 1,
+        }
+    }
+
+    fn lose_some(&mut self, count: u64) {
+        match &self.outbox {
+            Some(outbox) => outbox.note_lost(count),
+            None => self.lost += count,
         }
     }
 }

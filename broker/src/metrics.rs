@@ -1,22 +1,21 @@
-//! Counters, and the Prometheus page made of them. No label per topic or client.
+//! What is counted. No label per topic or client: the words that split a counter are in `labels`.
 //!
-//! Hot code adds to plain atomics, once per batch; everything else happens when somebody reads the page.
+//! Hot code adds to plain atomics, once per batch; everything else happens when somebody reads the `page`.
 
-use std::fmt;
+mod labels;
+mod page;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
-use tidegate_protocol::session::{CloseKind, DropReason, Refusal};
+use tidegate_protocol::session::DropReason;
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::deflate;
 
-/// What [`Metrics::encode`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use self::labels::{Ended, HandshakeRefusal, Label, PublishRefusal};
+pub use self::page::CONTENT_TYPE;
+use crate::store::writer::Gauges;
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -31,14 +30,6 @@ pub struct Gauge(AtomicU64);
 pub struct ByLabel<L> {
     counters: Box<[Counter]>,
     label: std::marker::PhantomData<fn(L)>,
-}
-
-/// Words that a counter is split by.
-pub trait Label: Copy {
-    /// All of them, in the order of [`Label::index`].
-    const NAMES: &'static [&'static str];
-    /// The position of this one.
-    fn index(self) -> usize;
 }
 
 /// All counters. Shared as `Arc<Metrics>`.
@@ -82,6 +73,8 @@ pub struct Metrics {
     pub sessions_expired: Counter,
     /// permessage-deflate.
     pub deflate: DeflateMetrics,
+    /// The store, if there is one.
+    pub store: StoreMetrics,
 }
 
 /// What is counted for each protocol family. On cache lines of its own, since all workers write to it.
@@ -110,6 +103,32 @@ pub struct FamilyMetrics {
     pub payload_bytes_out: Counter,
 }
 
+/// What the store says of itself. Without one nothing of it is on the page.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    is_there: AtomicBool,
+    /// 1: the last commit failed.
+    pub failing: Gauge,
+    /// 1: it has grown to `store.max_bytes`.
+    pub full: Gauge,
+    /// Bytes that wait to be committed.
+    pub pending_bytes: Gauge,
+    /// Removals that wait for the disk to work again.
+    pub kept: Gauge,
+    /// Bytes on the disk.
+    pub disk_bytes: Gauge,
+    /// Records that could not be read at the start, and were put aside.
+    pub quarantined: Gauge,
+    /// Commits.
+    pub commits: Counter,
+    /// What was committed in them.
+    pub submissions: Counter,
+    /// Commits that failed.
+    pub failures: Counter,
+    /// Time in commits.
+    pub busy_us: Counter,
+}
+
 /// What is counted of permessage-deflate.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -132,153 +151,6 @@ pub struct DeflateMetrics {
     pub inflated_bytes_after: Counter,
 }
 
-/// Declares the words of a label, in one place and for every variant.
-macro_rules! label {
-    ($label:ty { $($pattern:pat => $index:ident = $name:literal),* $(,)? }) => {
-        impl Label for $label {
-            const NAMES: &'static [&'static str] = &[$($name),*];
-
-            fn index(self) -> usize {
-                enum Index { $($index),* }
-                match self { $($pattern => Index::$index as usize),* }
-            }
-        }
-    };
-}
-
-/// Why a handshake got no 101.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeRefusal {
-    /// 400: not a proper request, or nothing to agree on.
-    BadRequest,
-    /// 401.
-    Unauthorized,
-    /// 403: the Origin.
-    Origin,
-    /// 404: the path.
-    Path,
-    /// 405, 426: not a WebSocket handshake, or another version.
-    NotWebSocket,
-    /// 431.
-    HeadTooLarge,
-    /// 503: `max_connections`.
-    Connections,
-    /// 503: `max_connections_per_ip`.
-    ConnectionsPerIp,
-    /// 503: `accept_rate`.
-    Rate,
-    /// 503: the broker stops or is out of memory for queues.
-    Overloaded,
-    /// `handshake_timeout`.
-    Timeout,
-}
-
-label!(HandshakeRefusal {
-    Self::BadRequest => BadRequest = "bad_request",
-    Self::Unauthorized => Unauthorized = "unauthorized",
-    Self::Origin => Origin = "origin",
-    Self::Path => Path = "path",
-    Self::NotWebSocket => NotWebSocket = "not_websocket",
-    Self::HeadTooLarge => HeadTooLarge = "head_too_large",
-    Self::Connections => Connections = "max_connections",
-    Self::ConnectionsPerIp => ConnectionsPerIp = "max_connections_per_ip",
-    Self::Rate => Rate = "accept_rate",
-    Self::Overloaded => Overloaded = "overloaded",
-    Self::Timeout => Timeout = "timeout",
-});
-
-/// Why a publish was not taken: [`Refusal`] without its details.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishRefusal {
-    /// Rights.
-    NotAuthorized,
-    /// A topic that clients do not write.
-    BadTopic,
-    /// A limit.
-    Quota,
-    /// Too much for now.
-    Overloaded,
-    /// Not something this broker does.
-    Unsupported,
-    /// A fault of ours.
-    Internal,
-}
-
-impl From<&Refusal> for PublishRefusal {
-    fn from(refusal: &Refusal) -> Self {
-        match refusal {
-            Refusal::BadCredentials
-            | Refusal::BadMethod
-            | Refusal::NotAuthorized
-            | Refusal::Forbidden(_)
-            | Refusal::BadClientId(_) => Self::NotAuthorized,
-            Refusal::BadTopic(_) => Self::BadTopic,
-            Refusal::Quota { .. } => Self::Quota,
-            Refusal::Overloaded(_) => Self::Overloaded,
-            Refusal::Unsupported(_) => Self::Unsupported,
-            Refusal::Internal => Self::Internal,
-        }
-    }
-}
-
-label!(PublishRefusal {
-    Self::NotAuthorized => NotAuthorized = "not_authorized",
-    Self::BadTopic => BadTopic = "bad_topic",
-    Self::Quota => Quota = "quota",
-    Self::Overloaded => Overloaded = "overloaded",
-    Self::Unsupported => Unsupported = "unsupported",
-    Self::Internal => Internal = "internal",
-});
-
-label!(DropReason {
-    Self::Oldest => Oldest = "oldest",
-    Self::Newest => Newest = "newest",
-    Self::Conflated => Conflated = "conflated",
-    Self::Expired => Expired = "expired",
-    Self::TooLarge => TooLarge = "too_large",
-    Self::Memory => Memory = "memory",
-    Self::Refused => Refused = "refused",
-    Self::Closed => Closed = "closed",
-});
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// We closed it.
-    Closed(CloseKind),
-    /// The peer sent a Close.
-    ByPeer,
-    /// The socket broke or ended without a Close.
-    Lost,
-}
-
-label!(Ended {
-    Self::ByPeer => ByPeer = "by_peer",
-    Self::Lost => Lost = "lost",
-    Self::Closed(CloseKind::Normal) => Normal = "normal",
-    Self::Closed(CloseKind::ShuttingDown) => ShuttingDown = "shutting_down",
-    Self::Closed(CloseKind::Restarting) => Restarting = "restarting",
-    Self::Closed(CloseKind::ProtocolError) => ProtocolError = "protocol_error",
-    Self::Closed(CloseKind::UnsupportedData) => UnsupportedData = "unsupported_data",
-    Self::Closed(CloseKind::InvalidUtf8) => InvalidUtf8 = "invalid_utf8",
-    Self::Closed(CloseKind::TooBig) => TooBig = "too_big",
-    Self::Closed(CloseKind::Policy) => Policy = "policy",
-    Self::Closed(CloseKind::Overloaded) => Overloaded = "overloaded",
-    Self::Closed(CloseKind::BadRequest) => BadRequest = "bad_request",
-    Self::Closed(CloseKind::AuthFailed) => AuthFailed = "auth_failed",
-    Self::Closed(CloseKind::Denied) => Denied = "denied",
-    Self::Closed(CloseKind::PublishNotEnabled) => PublishNotEnabled = "publish_not_enabled",
-    Self::Closed(CloseKind::Kicked) => Kicked = "kicked",
-    Self::Closed(CloseKind::Replaced) => Replaced = "replaced",
-    Self::Closed(CloseKind::TooManyConnections) => TooManyConnections = "too_many_connections",
-    Self::Closed(CloseKind::TooSlow) => TooSlow = "too_slow",
-    Self::Closed(CloseKind::RateLimited) => RateLimited = "rate_limited",
-    Self::Closed(CloseKind::AuthTimeout) => AuthTimeout = "auth_timeout",
-    Self::Closed(CloseKind::PingTimeout) => PingTimeout = "ping_timeout",
-    Self::Closed(CloseKind::ReceiveMaximum) => ReceiveMaximum = "receive_maximum",
-    Self::Closed(CloseKind::Internal) => Internal = "internal",
-});
-
 impl DeflateMetrics {
     /// Takes over the sums of the process.
     pub fn observe(&self, totals: &deflate::Totals) {
@@ -292,6 +164,22 @@ impl DeflateMetrics {
         ] {
             counter.raise_to(total);
         }
+    }
+}
+
+impl StoreMetrics {
+    /// Takes over what the writer knows.
+    pub fn observe(&self, gauges: &Gauges) {
+        self.is_there.store(true, Ordering::Relaxed);
+        self.failing.set(gauges.is_failing.into());
+        self.full.set(gauges.is_full.into());
+        self.pending_bytes.set(gauges.pending_bytes as u64);
+        self.kept.set(gauges.kept as u64);
+        self.disk_bytes.set(gauges.disk_bytes);
+        self.commits.raise_to(gauges.commits);
+        self.submissions.raise_to(gauges.submissions);
+        self.failures.raise_to(gauges.failures);
+        self.busy_us.raise_to(u64::try_from(gauges.busy.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
@@ -395,6 +283,7 @@ impl Metrics {
             sessions_away: Gauge::default(),
             sessions_expired: Counter::default(),
             deflate: DeflateMetrics::default(),
+            store: StoreMetrics::default(),
         })
     }
 
@@ -431,230 +320,11 @@ impl Metrics {
             Family::Stomp => &self.stomp,
         }
     }
-
-    /// The Prometheus page, in [`CONTENT_TYPE`].
-    pub fn encode(self: &Arc<Self>, now: Instant) -> Result<String, fmt::Error> {
-        let mut registry = Registry::with_prefix("tidegate");
-        registry.register_collector(Box::new(Page { metrics: Arc::clone(self), now }));
-        let mut text = String::with_capacity(8 * 1024);
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
-        Ok(text)
-    }
-}
-
-/// One reading of all counters.
-#[derive(Debug)]
-struct Page {
-    metrics: Arc<Metrics>,
-    now: Instant,
-}
-
-impl Collector for Page {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let metrics = &*self.metrics;
-        families(metrics, &mut encoder)?;
-        by_label(&mut encoder, "drops", "Deliveries dropped", "reason", &metrics.drops)?;
-        let refused = &metrics.handshakes_refused;
-        by_label(&mut encoder, "handshakes_refused", "Handshakes that were refused", "reason", refused)?;
-        let refused = &metrics.publishes_refused;
-        by_label(&mut encoder, "publishes_refused", "Publishes that were refused", "reason", refused)?;
-        by_label(&mut encoder, "disconnects", "Connections that ended", "reason", &metrics.disconnects)?;
-        let held = metrics.publishers_held.value();
-        counter(&mut encoder, "publishers_held", "Acknowledgements held for a slow subscriber", held)?;
-        let outbox_bytes = metrics.outbox_bytes.load(Ordering::Relaxed) as u64;
-        gauge(&mut encoder, "outbox_bytes", "Bytes queued for clients", outbox_bytes)?;
-        let queued = metrics.outbox_messages.value();
-        gauge(&mut encoder, "outbox_messages", "Messages queued for clients", queued)?;
-        gauge(&mut encoder, "retained_messages", "Retained messages", metrics.retained_messages.value())?;
-        gauge(&mut encoder, "retained_bytes", "Bytes of retained messages", metrics.retained_bytes.value())?;
-        gauge(&mut encoder, "subscriptions", "Subscriptions of all clients", metrics.subscriptions.value())?;
-        gauge(
-            &mut encoder,
-            "shared_subscriptions",
-            "Members of shared subscriptions",
-            metrics.shared_subscriptions.value(),
-        )?;
-        gauge(&mut encoder, "sessions", "Sessions that outlive their connections", metrics.sessions.value())?;
-        counter(
-            &mut encoder,
-            "sessions_expired",
-            "Sessions whose time was over",
-            metrics.sessions_expired.value(),
-        )?;
-        deflate(&metrics.deflate, &mut encoder)?;
-        let shared = metrics.shared_subscriptions.value();
-        gauge(&mut encoder, "shared_subscriptions", "Subscriptions that belong to a group", shared)?;
-        gauge(&mut encoder, "clients", "Clients that have connected", metrics.clients.value())?;
-        counter(&mut encoder, "connects", "Requests to connect", metrics.connects.value())?;
-        gauge(&mut encoder, "sessions_away", "Sessions without a connection", metrics.sessions_away.value())?;
-        let expired = metrics.sessions_expired.value();
-        counter(&mut encoder, "sessions_expired", "Sessions whose time was over", expired)?;
-        let uptime = metrics.uptime(self.now).as_secs();
-        gauge(&mut encoder, "uptime_seconds", "Time since the start", uptime)?;
-        let mut build = describe(&mut encoder, "build_info", "The version", MetricType::Gauge)?;
-        build.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1u64)
-    }
-}
-
-fn families(metrics: &Metrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    type Read = fn(&FamilyMetrics) -> u64;
-    let all: [(&str, &str, MetricType, Read); 10] = [
-        ("connections", "Open connections", MetricType::Gauge, |f| f.connections.value()),
-        ("connections_opened", "Connections opened", MetricType::Counter, |f| f.connections_opened.value()),
-        ("messages_received", "Messages published by clients", MetricType::Counter, |f| {
-            f.messages_in.value()
-        }),
-        ("messages_sent", "Messages delivered to clients", MetricType::Counter, |f| f.messages_out.value()),
-        ("received_bytes", "Bytes read from sockets", MetricType::Counter, |f| f.bytes_in.value()),
-        ("sent_bytes", "Bytes written to sockets", MetricType::Counter, |f| f.bytes_out.value()),
-        ("websocket_messages_received", "WebSocket messages from clients", MetricType::Counter, |f| {
-            f.websocket_messages_in.value()
-        }),
-        ("websocket_messages_sent", "WebSocket messages to clients", MetricType::Counter, |f| {
-            f.websocket_messages_out.value()
-        }),
-        ("payload_received_bytes", "Payloads published by clients", MetricType::Counter, |f| {
-            f.payload_bytes_in.value()
-        }),
-        ("payload_sent_bytes", "Payloads delivered to clients", MetricType::Counter, |f| {
-            f.payload_bytes_out.value()
-        }),
-    ];
-    for (name, help, kind, read) in all {
-        let is_gauge = matches!(kind, MetricType::Gauge);
-        let mut metric = describe(encoder, name, help, kind)?;
-        for (protocol, family) in [("raw", Family::Raw), ("mqtt", Family::Mqtt), ("stomp", Family::Stomp)] {
-            let labels = [("protocol", protocol)];
-            let mut series = metric.encode_family(&labels)?;
-            let value = read(metrics.family(family));
-            if is_gauge {
-                series.encode_gauge(&value)?;
-            } else {
-                series.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn deflate(deflate: &DeflateMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    gauge(encoder, "deflate_connections", "Open connections with deflate", deflate.connections.value())?;
-    let takeover = deflate.takeover_bytes.value();
-    gauge(encoder, "deflate_takeover_bytes", "Memory reserved for context takeover", takeover)?;
-    for (name, help, read) in [
-        ("deflate_compressed_messages", "Messages compressed", &deflate.compressed),
-        ("deflate_compressed_before_bytes", "Their bytes before", &deflate.compressed_bytes_before),
-        ("deflate_compressed_after_bytes", "Their bytes after", &deflate.compressed_bytes_after),
-        ("deflate_inflated_messages", "Messages inflated", &deflate.inflated),
-        ("deflate_inflated_before_bytes", "Their bytes before", &deflate.inflated_bytes_before),
-        ("deflate_inflated_after_bytes", "Their bytes after", &deflate.inflated_bytes_after),
-    ] {
-        counter(encoder, name, help, read.value())?;
-    }
-    Ok(())
-}
-
-fn by_label<L: Label>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    label: &str,
-    counters: &ByLabel<L>,
-) -> fmt::Result {
-    let mut metric = describe(encoder, name, help, MetricType::Counter)?;
-    for (word, counter) in L::NAMES.iter().zip(&counters.counters) {
-        let labels = [(label, *word)];
-        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&counter.value(), None)?;
-    }
-    Ok(())
-}
-
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    describe(encoder, name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)
-}
-
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    describe(encoder, name, help, MetricType::Gauge)?.encode_gauge(&value)
-}
-
-fn describe<'e>(
-    encoder: &'e mut DescriptorEncoder<'_>,
-    name: &'e str,
-    help: &str,
-    kind: MetricType,
-) -> Result<MetricEncoder<'e>, fmt::Error> {
-    encoder.encode_descriptor(name, help, None, kind)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(act: impl FnOnce(&Metrics), line: &str) {
-        let start = Instant::now();
-        let metrics = Metrics::new(start);
-        let before = metrics.encode(start).unwrap();
-        assert!(!before.lines().any(|other| other == line), "{line} stands there from the start");
-        act(&metrics);
-        let after = metrics.encode(start + Duration::from_secs(7)).unwrap();
-        assert!(after.lines().any(|other| other == line), "{line} is missing in\n{after}");
-    }
-
-    #[test]
-    fn what_is_counted_is_on_the_page() {
-        check(|m| m.family(Family::Mqtt).connections.add(2), "tidegate_connections{protocol=\"mqtt\"} 2");
-        check(
-            |m| m.family(Family::Raw).messages_in.add(3),
-            "tidegate_messages_received_total{protocol=\"raw\"} 3",
-        );
-        check(
-            |m| m.family(Family::Stomp).bytes_out.add(4),
-            "tidegate_sent_bytes_total{protocol=\"stomp\"} 4",
-        );
-        check(
-            |m| m.family(Family::Mqtt).payload_bytes_in.add(4),
-            "tidegate_payload_received_bytes_total{protocol=\"mqtt\"} 4",
-        );
-        check(|m| m.clients.add(2), "tidegate_clients 2");
-        check(|m| m.sessions_expired.inc(), "tidegate_sessions_expired_total 1");
-        check(|m| m.drops.add(DropReason::Conflated, 5), "tidegate_drops_total{reason=\"conflated\"} 5");
-        let slow = Ended::Closed(CloseKind::TooSlow);
-        check(|m| m.disconnects.inc(slow), "tidegate_disconnects_total{reason=\"too_slow\"} 1");
-        let origin = HandshakeRefusal::Origin;
-        check(|m| m.handshakes_refused.inc(origin), "tidegate_handshakes_refused_total{reason=\"origin\"} 1");
-        let quota = Refusal::Quota { name: "mqtt.retained_max_bytes", limit: 1 };
-        check(
-            |m| m.publishes_refused.inc((&quota).into()),
-            "tidegate_publishes_refused_total{reason=\"quota\"} 1",
-        );
-        check(|m| _ = m.outbox_bytes.fetch_add(6, Ordering::Relaxed), "tidegate_outbox_bytes 6");
-        check(|m| m.retained_bytes.set(8), "tidegate_retained_bytes 8");
-        check(|m| m.deflate.compressed.inc(), "tidegate_deflate_compressed_messages_total 1");
-        check(|_| (), "tidegate_uptime_seconds 7");
-    }
-
-    #[test]
-    fn the_page_names_the_build_and_ends_as_openmetrics_does() {
-        let start = Instant::now();
-        let page = Metrics::new(start).encode(start).unwrap();
-        let build = format!("tidegate_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
-        assert!(page.contains(&build), "{page}");
-        assert!(page.ends_with("# EOF\n"), "{page}");
-    }
-
-    #[test]
-    fn no_two_words_share_a_counter() {
-        fn distinct(names: &[&str]) {
-            for (at, name) in names.iter().enumerate() {
-                assert!(!names[..at].contains(name), "{name}");
-            }
-        }
-        distinct(DropReason::NAMES);
-        distinct(Ended::NAMES);
-        distinct(HandshakeRefusal::NAMES);
-        distinct(PublishRefusal::NAMES);
-        assert_eq!(Ended::NAMES[Ended::Closed(CloseKind::PingTimeout).index()], "ping_timeout");
-    }
 
     #[test]
     fn a_gauge_goes_down_again() {

@@ -259,6 +259,7 @@ fn every_rule_is_kept_and_points_at_what_the_operator_wrote() {
         ("[mqtt]\nmax_topic_levels = 0", ["`mqtt.max_topic_levels`", "out of range"]),
         ("[mqtt]\nmax_topic_bytes = 65536", ["`mqtt.max_topic_bytes`", "out of range"]),
         ("[mqtt]\nmax_subscriptions = 0", ["`mqtt.max_subscriptions`", "out of range"]),
+        ("[mqtt]\nmax_filters_per_subscribe = 0", ["`mqtt.max_filters_per_subscribe`", "out of range"]),
         ("[mqtt]\nkeepalive_max = \"1d\"", ["`mqtt.keepalive_max`", "out of range"]),
         ("[mqtt]\nkeepalive_max = \"1500ms\"", ["`mqtt.keepalive_max`", "whole seconds"]),
         ("[mqtt]\nkeepalive_multiplier = nan", ["`mqtt.keepalive_multiplier`", "allowed is 1 to 10"]),

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicUsize};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tidegate::auth::{Anonymous, Authenticator, Peer};
 use tidegate::broker::{Batch, Broker, Now, Rules};
 use tidegate::client::Client;
 use tidegate::metrics::Metrics;
-use tidegate::outbox::queue::Limits;
+use tidegate::outbox::queue::{Limits, Signals};
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
 use tidegate::retained::{Retained, RetainedLimits};
@@ -22,14 +23,22 @@ use tidegate::router::shared;
 use tidegate::topic_rules::TopicRules;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    CloseKind, Connect, Connected, Copies, InFlightState, LagNotice, Overflow, Publish, Refusal, Reply,
-    Request, RetainHandling, Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
+    CloseKind, Connect, Connected, Copies, DropReason, InFlightState, LagNotice, Overflow, Publish, Refusal,
+    Reply, Request, RetainHandling, Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
 };
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::topic::{ShareName, Topic, TopicFilter, TopicLimits};
 
 const QUEUE: usize = 10;
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Nobody waits for room.
+const IMPATIENT: Limits = Limits {
+    messages_max: QUEUE,
+    bytes_max: 1 << 20,
+    publish_wait: Duration::ZERO,
+    slow_after: Duration::ZERO,
+};
 
 #[derive(Debug)]
 struct Sink;
@@ -44,7 +53,7 @@ impl Socket for Sink {
 struct World {
     broker: Broker,
     now: Instant,
-    connections: u64,
+    connections: AtomicU64,
 }
 
 /// A connection and what its session would know.
@@ -67,18 +76,14 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Rules)) -> Self {
-        Self::with_limits(
-            change,
-            Limits {
-                messages_max: QUEUE,
-                bytes_max: 1 << 20,
-                publish_wait: Duration::ZERO,
-                slow_after: Duration::ZERO,
-            },
-        )
+        Self::with_limits(change, IMPATIENT)
     }
 
     fn with_limits(change: impl FnOnce(&mut Rules), limits: Limits) -> Self {
+        Self::with_memory(change, limits, usize::MAX)
+    }
+
+    fn with_memory(change: impl FnOnce(&mut Rules), limits: Limits, total_bytes_max: usize) -> Self {
         let now = tokio::time::Instant::now().into_std();
         let metrics = Metrics::new(now);
         let mut rules = Rules {
@@ -99,14 +104,14 @@ impl World {
             write: WriteLimits { coalesce_bytes: 1 << 14, batch_bytes: 1 << 16 },
             publication_bytes: Arc::new(AtomicUsize::new(0)),
             entries: AtomicIsize::new(0),
-            total_bytes_max: usize::MAX,
+            total_bytes_max,
             metrics: Arc::clone(&metrics),
         };
         let retained = Retained::new(RetainedLimits { messages_max: 100, bytes_max: 1 << 20 });
         let authenticator = Authenticator::new(Anonymous::Always);
         let rules_of_topics = TopicRules::new(Vec::new());
         let broker = Broker::new(rules, rules_of_topics, authenticator, retained, Arc::new(shared), metrics);
-        Self { broker, now, connections: 0 }
+        Self { broker, now, connections: AtomicU64::new(0) }
     }
 
     fn request(&self, client: &mut Client, request: Request) -> Option<Reply> {
@@ -118,10 +123,10 @@ impl World {
         reply
     }
 
-    fn try_connect(&mut self, connect: Connect) -> Result<Guest, Refusal> {
-        self.connections += 1;
+    fn try_connect(&self, connect: Connect) -> Result<Guest, Refusal> {
+        let key = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let shared = Arc::clone(self.broker.shared());
-        let outbox = Outbox::new(self.connections, Arc::new(Sink), None, shared, Family::Mqtt);
+        let outbox = Outbox::new(key, Arc::new(Sink), None, shared, Family::Mqtt);
         let mut client = Client::new(Arc::clone(&outbox));
         match self.request(&mut client, Request::Connect(Box::new(connect))) {
             Some(Reply::Connected(connected)) => Ok(Guest { client, outbox, connected: *connected }),
@@ -181,7 +186,7 @@ impl World {
 
     fn publish_by(&self, by: &mut Guest, payload: &str, qos: QoS, packet_id: Option<u16>) -> usize {
         let publication = publication(payload, qos);
-        match self.request(&mut by.client, Request::Publish(Box::new(Publish { publication, packet_id }))) {
+        match self.request(&mut by.client, publish(publication, packet_id)) {
             Some(Reply::Published(published)) => published.matched,
             other => panic!("{other:?}"),
         }
@@ -240,6 +245,11 @@ impl World {
     fn queued(&self) -> usize {
         self.broker.shared().queued()
     }
+
+    /// Drops because a connection or a session ended.
+    fn closed(&self) -> u64 {
+        self.broker.metrics().drops.value(DropReason::Closed)
+    }
 }
 
 fn connect(id: &str, clean_start: bool, expiry: Duration) -> Connect {
@@ -266,6 +276,16 @@ fn publication(payload: &str, qos: QoS) -> Publication {
     let mut publication = Publication::new(topic, Bytes::copy_from_slice(payload.as_bytes()));
     publication.qos = qos;
     publication
+}
+
+fn retained(payload: &str, qos: QoS) -> Publication {
+    let mut publication = publication(payload, qos);
+    publication.retain = true;
+    publication
+}
+
+fn publish(publication: Publication, packet_id: Option<u16>) -> Request {
+    Request::Publish(Box::new(Publish { publication, packet_id }))
 }
 
 fn filter(text: &str) -> TopicFilter {
@@ -405,8 +425,7 @@ fn a_refused_qos_2_publish_leaves_its_id_free() {
     let mut guest = world.connect("c", HOUR);
     let mut publication = publication("x", ExactlyOnce);
     publication.topic = Topic::parse("$SYS/x", &TopicLimits::STANDARD).unwrap();
-    let reply = world
-        .request(&mut guest.client, Request::Publish(Box::new(Publish { publication, packet_id: Some(7) })));
+    let reply = world.request(&mut guest.client, publish(publication, Some(7)));
     assert!(matches!(reply, Some(Reply::Refused(_))));
     let reply = world.request(&mut guest.client, Request::Release { packet_id: 7 });
     assert!(matches!(reply, Some(Reply::Released { known: false, .. })));
@@ -457,6 +476,69 @@ fn a_connection_that_was_replaced_gets_no_step_of_an_exchange_confirmed() {
         let released = world.request(&mut old.client, Request::Release { packet_id: 9 });
         assert!(released.is_none(), "{released:?}");
     }
+}
+
+/// Stops whoever wakes it until it may go on.
+struct Gate {
+    stands: mpsc::Sender<()>,
+    may_pass: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.stands.send(()).unwrap();
+        let _ = self.may_pass.lock().unwrap().recv();
+    }
+}
+
+/// A connection is replaced in the middle of a QoS 2 publish, which is repeated on the new one.
+fn check_replaced_amid_a_publish(payload: &str) {
+    let mut world = World::with_limits(|_| (), Limits { messages_max: 1, ..IMPATIENT });
+    let mut watcher = world.connect("w", HOUR);
+    world.subscribe(&mut watcher, "t", ExactlyOnce);
+    assert!(world.drain(&mut watcher).is_empty(), "nothing is retained");
+    world.leave(watcher);
+    let mut blocked = world.clean("blocked");
+    world.subscribe(&mut blocked, "t", AtMostOnce);
+    let mut blocker = world.clean("blocker");
+    let mut old = world.connect("c", HOUR);
+    let (stands, is_blocked) = mpsc::channel();
+    let (open, may_pass) = mpsc::channel();
+    let gate = Waker::from(Arc::new(Gate { stands, may_pass: Mutex::new(may_pass) }));
+    while !blocked.outbox.poll_signals(&gate).is_empty() {}
+    let is_under_way = {
+        let shared = Arc::clone(world.broker.shared());
+        let size = payload.len();
+        move || shared.publication_bytes.load(Ordering::Relaxed) >= size
+    };
+    let (world_, blocker_, old_) = (&world, &mut blocker, &mut old);
+    let (reply, mut new) = std::thread::scope(|threads| {
+        // Stops while it has the order of the topic, and the other one waits for that.
+        threads.spawn(|| {
+            world_.request(&mut blocker_.client, publish(retained("first", AtMostOnce), None));
+        });
+        is_blocked.recv().unwrap();
+        let publishing = threads
+            .spawn(|| world_.request(&mut old_.client, publish(retained(payload, ExactlyOnce), Some(7))));
+        while !is_under_way() {
+            std::thread::yield_now();
+        }
+        let new = world_.try_connect(connect("c", false, HOUR)).unwrap();
+        open.send(()).unwrap();
+        (publishing.join().unwrap(), new)
+    });
+    let is_published = matches!(reply, Some(Reply::Published(_)));
+    assert_eq!(new.connected.received.contains(&7), is_published, "{reply:?}");
+    world.publish_by(&mut new, "repeated", ExactlyOnce, Some(7));
+    let expected = if is_published { payload } else { "repeated" };
+    let mut watcher = world.connect("w", HOUR);
+    assert_eq!(world.drain(&mut watcher), [expected]);
+}
+
+#[test]
+fn a_publish_in_the_instant_of_a_takeover_is_known_afterwards_only_if_it_was_published() {
+    check_replaced_amid_a_publish(&"x".repeat(1 << 13));
+    check_replaced_amid_a_publish(&"more than may be retained".repeat(1 << 16));
 }
 
 #[test]
@@ -551,13 +633,180 @@ fn a_publisher_is_told_of_a_session_over_its_mark_in_the_middle_of_a_batch() {
     let mut batch = Batch::default();
     for number in 0..=QUEUE {
         let publication = publication(&number.to_string(), AtLeastOnce);
-        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+        let request = publish(publication, None);
         let now = Now { instant: world.now, unix_ms: 0 };
         world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
         assert_eq!(batch.slow.len(), usize::from(number == QUEUE), "after {number}");
     }
     batch.flush(world.now);
     assert_eq!(world.drain(&mut guest), numbers(0..QUEUE + 1));
+}
+
+/// Nobody gives up waiting for room.
+const PATIENT: Limits = Limits { publish_wait: HOUR, slow_after: HOUR, ..IMPATIENT };
+
+/// A client that comes back and finds a full queue of numbers from 0, and a publisher that is told of it.
+fn behind_its_mark(world: &mut World, group: Option<&str>) -> (Guest, Guest) {
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe_as(&mut guest, group, "t", AtLeastOnce);
+    world.leave(guest);
+    for number in 0..world.broker.shared().limits.messages_max {
+        world.publish(&number.to_string(), AtLeastOnce);
+    }
+    (world.connect("c", HOUR), world.clean("p"))
+}
+
+/// Publishes, and gives whether the publisher has to wait. It waits then.
+fn is_held(world: &World, publisher: &mut Guest, payload: &str) -> bool {
+    let peer = Peer { ip: [127, 0, 0, 1].into(), is_forwarded: false };
+    let mut batch = Batch::default();
+    let request = publish(publication(payload, AtLeastOnce), None);
+    let now = Now { instant: world.now, unix_ms: 0 };
+    world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
+    batch.flush(world.now);
+    batch.slow.iter().any(|slow| slow.wait_for_room(&publisher.outbox))
+}
+
+fn is_let_go(publisher: &Guest) -> bool {
+    publisher.outbox.poll_signals(Waker::noop()).contains(Signals::ROOM)
+}
+
+#[test]
+fn a_publisher_is_held_while_what_waits_in_both_queues_is_over_the_mark() {
+    let mut world = World::with_limits(|_| (), PATIENT);
+    let (mut guest, mut publisher) = behind_its_mark(&mut world, None);
+    for number in QUEUE..QUEUE + 3 {
+        assert!(is_held(&world, &mut publisher, &number.to_string()));
+    }
+    // Half of the mark is in the outbox, which has room; the others are behind it.
+    let mut got = world.take(&mut guest, 3);
+    assert!(!is_let_go(&publisher));
+    assert!(guest.outbox.wait_for_room(&publisher.outbox), "as many as the mark still wait");
+    got.extend(world.take(&mut guest, 1));
+    assert!(is_let_go(&publisher));
+    assert!(!guest.outbox.wait_for_room(&publisher.outbox));
+    assert!(!is_held(&world, &mut publisher, "one more"), "there is room for it");
+    got.extend(world.take(&mut guest, usize::MAX));
+    let payloads: Vec<_> = got.into_iter().map(|got| got.payload).collect();
+    let mut expected = numbers(0..QUEUE + 3);
+    expected.push("one more".into());
+    assert_eq!(payloads, expected);
+    assert_eq!(world.queued(), 0);
+}
+
+#[test]
+fn the_oldest_go_at_twice_the_mark_and_nobody_is_held_when_patience_is_spent() {
+    let second = Duration::from_secs(1);
+    for is_patient in [true, false] {
+        let limits = Limits { publish_wait: second, slow_after: 10 * second, ..IMPATIENT };
+        let mut world = World::with_limits(|_| (), limits);
+        let (mut guest, mut publisher) = behind_its_mark(&mut world, None);
+        assert!(is_held(&world, &mut publisher, &QUEUE.to_string()));
+        world.now += if is_patient { second / 2 } else { second };
+        for number in QUEUE + 1..2 * QUEUE {
+            assert_eq!(is_held(&world, &mut publisher, &number.to_string()), is_patient, "{number}");
+        }
+        assert_eq!(world.queued(), 2 * QUEUE);
+        for number in 2 * QUEUE..2 * QUEUE + 3 {
+            assert_eq!(is_held(&world, &mut publisher, &number.to_string()), is_patient, "{number}");
+        }
+        assert_eq!(world.queued(), 2 * QUEUE);
+        assert_eq!(world.drain(&mut guest), numbers(3..2 * QUEUE + 3));
+    }
+}
+
+/// A client that comes back to a full queue and takes `taken` every millisecond, while four publish without a pause.
+fn check_reader(limits: Limits, taken: usize, count: usize) {
+    let queue = limits.messages_max;
+    let mut world = World::with_limits(|_| (), limits);
+    let (mut guest, one) = behind_its_mark(&mut world, None);
+    let mut publishers = [one, world.clean("p2"), world.clean("p3"), world.clean("p4")];
+    let (mut published, mut got) = (queue, Vec::new());
+    while published < queue + count {
+        for publisher in &mut publishers {
+            while !guest.outbox.wait_for_room(&publisher.outbox) && published < queue + count {
+                is_held(&world, publisher, &published.to_string());
+                published += 1;
+            }
+        }
+        world.now += Duration::from_millis(1);
+        got.extend(world.take(&mut guest, taken));
+    }
+    got.extend(world.take(&mut guest, usize::MAX));
+    let got: Vec<_> = got.into_iter().map(|got| got.payload).collect();
+    assert_eq!(got, numbers(0..queue + count), "{taken} every millisecond");
+}
+
+#[test]
+fn a_reader_is_waited_for_as_long_as_it_takes_the_mark_in_time_and_a_slower_one_for_a_while() {
+    let limits = Limits {
+        messages_max: 1000,
+        bytes_max: 1 << 30,
+        publish_wait: Duration::from_millis(200),
+        slow_after: Duration::from_secs(1),
+    };
+    check_reader(limits.clone(), 5, 20_000);
+    check_reader(limits, 3, 6000);
+}
+
+#[test]
+fn a_publisher_is_let_go_when_what_waits_goes_another_way() {
+    for is_unsubscribed in [true, false] {
+        let mut world = World::with_limits(|_| (), PATIENT);
+        let (mut guest, mut publisher) = behind_its_mark(&mut world, Some("g"));
+        assert!(is_held(&world, &mut publisher, "x"));
+        if is_unsubscribed {
+            let group = Some(ShareName::parse("g", &TopicLimits::STANDARD).unwrap());
+            let name = SubscriptionName::Filter { group, filter: filter("t") };
+            world.request(&mut guest.client, Request::Unsubscribe(vec![name]));
+        } else {
+            world.end(&mut guest);
+        }
+        assert!(is_let_go(&publisher), "unsubscribed: {is_unsubscribed}");
+        assert!(!guest.outbox.wait_for_room(&publisher.outbox));
+    }
+}
+
+#[test]
+fn what_expires_while_it_waits_lets_the_publisher_go() {
+    let mut world = World::with_limits(|_| (), PATIENT);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", AtLeastOnce);
+    world.leave(guest);
+    let mut publisher = world.clean("p");
+    for number in 0..QUEUE {
+        let mut publication = publication(&number.to_string(), AtLeastOnce);
+        publication.expires_at = Some(world.now + Duration::from_secs(5));
+        world.request(&mut publisher.client, publish(publication, None));
+    }
+    let mut guest = world.connect("c", HOUR);
+    assert!(is_held(&world, &mut publisher, "x"));
+    world.now += Duration::from_secs(5);
+    world.broker.pull(&mut guest.client, world.now);
+    assert!(is_let_go(&publisher));
+    assert_eq!(world.drain(&mut guest), ["x"]);
+}
+
+#[test]
+fn what_is_refused_for_want_of_memory_is_not_retained() {
+    const MEMORY: usize = 1 << 18;
+    for (is_away, expected) in [(true, "older"), (false, "newer")] {
+        let mut world = World::with_memory(|_| (), IMPATIENT, MEMORY);
+        let mut publisher = world.clean("p");
+        let older = retained("older", AtLeastOnce);
+        world.request(&mut publisher.client, publish(older, None));
+        let mut waiting = world.connect("c", HOUR);
+        world.subscribe(&mut waiting, if is_away { "t" } else { "elsewhere" }, AtLeastOnce);
+        world.leave(waiting);
+        let newer = format!("newer{}", " ".repeat(MEMORY));
+        let newer = retained(&newer, AtLeastOnce);
+        let reply = world.request(&mut publisher.client, publish(newer, None)).unwrap();
+        assert_eq!(matches!(reply, Reply::Refused(Refusal::Overloaded(_))), is_away, "{reply:?}");
+        let mut late = world.clean("late");
+        world.subscribe(&mut late, "t", AtLeastOnce);
+        let got = world.drain(&mut late);
+        assert_eq!(got.iter().map(|got| got.trim_end()).collect::<Vec<_>>(), [expected]);
+    }
 }
 
 #[test]
@@ -597,7 +846,7 @@ fn what_has_expired_or_was_unsubscribed_makes_room_for_what_comes() {
             let mut publisher = world.clean("p");
             let mut publication = publication(&number.to_string(), AtLeastOnce);
             publication.expires_at = number.is_multiple_of(2).then(|| world.now + Duration::from_secs(5));
-            let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+            let request = publish(publication, None);
             world.request(&mut publisher.client, request);
             world.leave(publisher);
         }
@@ -722,6 +971,30 @@ fn what_a_member_leaves_behind_goes_to_another() {
     // [MQTT-4.8.2-5]: what was sent at QoS 2 is not sent to another client.
     assert_eq!(world.drain(&mut two), ["sent at 1", "in hand", "queued"]);
     assert_eq!(world.queued(), 0);
+    assert_eq!(world.closed(), 1, "it is counted as a drop instead");
+}
+
+/// In a group or not. What PUBREC came for is the client's, so it is not lost.
+#[test]
+fn what_was_sent_at_qos_2_is_a_drop_when_the_session_ends_before_pubrec() {
+    for group in [None, Some("g")] {
+        let mut world = World::new();
+        let mut one = world.connect("one", HOUR);
+        world.subscribe_as(&mut one, group, "t", ExactlyOnce);
+        for payload in ["received", "sent", "finished"] {
+            world.publish(payload, ExactlyOnce);
+        }
+        let got = world.take(&mut one, 3);
+        for (got, packet_id) in got.iter().zip(1..) {
+            world.assign(&mut one, got, packet_id);
+        }
+        world.request(&mut one.client, Request::Received { tag: got[0].tag });
+        world.settle(&mut one, got[2].tag);
+        world.leave(one);
+        assert_eq!(world.closed(), 0, "{group:?}: the client may come back");
+        world.pass(HOUR);
+        assert_eq!((world.sessions(), world.closed(), world.queued()), (0, 1, 0), "{group:?}");
+    }
 }
 
 #[test]

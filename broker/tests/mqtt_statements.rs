@@ -1,6 +1,7 @@
 //! Statements of MQTT that only the whole broker can show and that no other file is about: what SUBSCRIBE's options
 //! do, what an identifier means after its exchange, what a group owes to whom (OASIS MQTT 5.0 §3.3, §3.8, §4.3, §4.7,
-//! §4.8.2). `protocol/src/mqtt/conformance.md` says which statement is shown where.
+//! §4.8.2), and limits of `[mqtt]` that a whole connection obeys. `protocol/src/mqtt/conformance.md` says which
+//! statement is shown where.
 
 #![expect(clippy::panic, reason = "a test helper may panic")]
 
@@ -451,4 +452,54 @@ async fn a_shared_delivery_at_qos_2_is_completed_when_its_member_is_back() {
     member.send(Packet::PubComp(ack(sent.packet_id))).await;
     nothing_more(&mut member).await;
     nothing_more(&mut other).await;
+}
+
+/// §3.3.2.3.2: it is refused in the acknowledgement, and the connection goes on. An exchange at QoS 2 is over, so that
+/// the identifier stands for a new message.
+#[tokio::test]
+async fn a_payload_that_is_not_the_text_it_says_reaches_nobody() {
+    let broker = Broker::start("").await;
+    let mut reader = Mqtt::connected(&broker, Version::V5).await;
+    reader.subscribe("a", QoS::ExactlyOnce).await;
+    let mut writer = Mqtt::connected(&broker, Version::V5).await;
+    let text = Properties { payload_format_indicator: Some(true), ..Properties::default() };
+    for (qos, packet_id) in [(QoS::AtLeastOnce, 1), (QoS::ExactlyOnce, 2)] {
+        for (payload, reason) in
+            [(&b"\xff"[..], ReasonCode::PAYLOAD_FORMAT_INVALID), ("é".as_bytes(), ReasonCode::SUCCESS)]
+        {
+            let properties = Some(Box::new(text.clone()));
+            writer.publish(Publish { qos, packet_id, properties, ..mqtt::publish("a", payload) }).await;
+            let answer = match (writer.packet().await, qos) {
+                (Packet::PubAck(answer), QoS::AtLeastOnce) | (Packet::PubRec(answer), QoS::ExactlyOnce) => {
+                    answer
+                }
+                (other, _) => panic!("an answer was expected: {other:?}"),
+            };
+            assert_eq!((answer.packet_id, answer.reason), (packet_id, reason));
+        }
+        assert_eq!(&*next_publish(&mut reader).await.payload, "é".as_bytes(), "{qos:?}");
+    }
+    nothing_more(&mut reader).await;
+}
+
+// ---- limits ----
+
+/// `mqtt.max_filters_per_subscribe`
+#[tokio::test]
+async fn one_subscribe_has_as_many_filters_as_the_operator_allows() {
+    let broker = Broker::start("[mqtt]\nmax_filters_per_subscribe = 2").await;
+    let filters = |names: &[&str]| -> Vec<_> {
+        names.iter().map(|name| mqtt::subscription(name, QoS::AtMostOnce)).collect()
+    };
+    for version in VERSIONS {
+        let mut client = Mqtt::named(&broker, version, "c").await;
+        for names in [["a", "b"], ["c", "d"]] {
+            assert_eq!(client.subscribe_all(filters(&names)).await, [ReasonCode::SUCCESS; 2], "{version:?}");
+        }
+        let filters = filters(&["a", "b", "c"]);
+        client.send(Packet::Subscribe(Subscribe { packet_id: 9, properties: None, filters })).await;
+        let (reason, end) = client.end().await;
+        let expected = (version == Version::V5).then_some(ReasonCode::QUOTA_EXCEEDED);
+        assert_eq!((reason, end.code()), (expected, 1009), "{version:?}");
+    }
 }

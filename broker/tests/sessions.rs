@@ -333,3 +333,50 @@ async fn others_are_told_who_is_connected_where_a_rule_has_it() {
     }
     assert_eq!(told, [("connected".into(), true), ("disconnected".into(), false)]);
 }
+
+#[tokio::test]
+async fn a_session_that_reads_slower_than_others_publish_delays_their_acks_and_loses_nothing() {
+    const QUEUED: usize = 8;
+    const EACH: usize = 30;
+    let settings = format!("[queue]\nmax_messages = {QUEUED}\npublish_wait = \"60s\"\nslow_after = \"10s\"");
+    let broker = Broker::start(&settings).await;
+    let slow = || {
+        let mut connect = lasting(Version::V5, "slow");
+        connect.properties.as_mut().unwrap().receive_maximum = Some(1);
+        connect
+    };
+    let (mut reader, _) = arrive(&broker, Version::V5, slow()).await;
+    reader.subscribe("t", QoS::AtLeastOnce).await;
+    drop(reader);
+    broker.metric_becomes("tidegate_clients", |clients| clients == 0).await;
+    // A full queue waits for it, more than its outbox takes at once.
+    let mut early = Mqtt::named(&broker, Version::V5, "early").await;
+    for _ in 0..QUEUED {
+        publish(&mut early, "early", QoS::AtLeastOnce).await;
+    }
+    let (mut reader, _) = arrive(&broker, Version::V5, slow()).await;
+    let publishing = async |name: &'static str| {
+        let mut publisher = Mqtt::named(&broker, Version::V3_1_1, name).await;
+        for number in 0..EACH {
+            publisher.publish_acked("t", format!("{name} {number}")).await;
+        }
+    };
+    let reading = async {
+        broker.metric_becomes("tidegate_publishers_held_total", |held| held >= 3).await;
+        let mut got = Vec::new();
+        for _ in 0..QUEUED + 3 * EACH {
+            let delivery = next_publish(&mut reader).await;
+            got.push(text(&delivery));
+            complete(&mut reader, &delivery).await;
+        }
+        nothing_more(&mut reader).await;
+        got
+    };
+    let ((), (), (), got) = tokio::join!(publishing("a"), publishing("b"), publishing("c"), reading);
+    for name in ["a", "b", "c"] {
+        let expected: Vec<_> = (0..EACH).map(|number| format!("{name} {number}")).collect();
+        let of_name = got.iter().filter(|payload| payload.starts_with(&format!("{name} ")));
+        assert_eq!(of_name.collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    }
+    assert_eq!(broker.metric("tidegate_drops_total{reason=\"oldest\"}").await, 0);
+}

@@ -22,6 +22,7 @@ pub mod publication;
 pub mod raw;
 mod reader;
 pub mod session;
+pub mod stamped;
 pub mod stomp;
 pub mod subprotocol;
 pub mod topic;

@@ -97,7 +97,7 @@ pub struct BodyForm {
 
 impl Form {
     /// Wire forms there is room for.
-    pub const SLOTS: usize = 14;
+    pub const SLOTS: usize = 16;
 }
 
 impl BodyForm {
@@ -151,6 +151,11 @@ impl Publication {
             Some(slot) => slot.get_or_init(|| Arc::new((form.encode)(self))),
             None => unreachable!("slots are constants below BodyForm::SLOTS; a test holds that"),
         }
+    }
+
+    /// The payload as a shared body; `None` when it has no bytes.
+    pub fn payload_body(&self) -> Option<&Arc<Body>> {
+        (!self.payload.is_empty()).then(|| self.body(&BodyForm::PAYLOAD))
     }
 
     /// Whether it is not to be delivered any more.

@@ -3,6 +3,7 @@
 //! Reads no header: `websocket/` splits `Sec-WebSocket-Protocol` into tokens. Spec: RFC 6455 §1.9 and §4.2.2, WIRE §1.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::session::Session;
@@ -47,7 +48,7 @@ pub struct Settings {
     /// `[raw]` and what it takes from other sections.
     pub raw: raw::Settings,
     /// `[mqtt]` …
-    pub mqtt: mqtt::Settings,
+    pub mqtt: Arc<mqtt::Settings>,
     /// `[stomp]` …
     pub stomp: stomp::Settings,
 }
@@ -334,8 +335,8 @@ mod tests {
 
     #[test]
     fn no_two_codecs_share_a_slot() {
-        let forms: &[&[&Form]] = &[raw::FORMS];
-        let bodies: &[&BodyForm] = &[&BodyForm::PAYLOAD];
+        let forms: &[&[&Form]] = &[raw::FORMS, mqtt::FORMS];
+        let bodies: &[&BodyForm] = &[&BodyForm::PAYLOAD, &stomp::MESSAGE_BODY];
 
         let mut slots = HashSet::new();
         for form in forms.iter().copied().flatten() {

@@ -46,6 +46,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("stomp/frame", CODEC),
     // 4: `subprotocol.rs` alone names all three.
     ("session.rs", &["raw::", "mqtt::", "stomp::"]),
+    ("session/", &["raw::", "mqtt::", "stomp::"]),
     ("reader.rs", &["crate::"]),
 ];
 

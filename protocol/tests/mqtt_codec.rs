@@ -19,6 +19,7 @@ fn limits() -> Limits {
         packet_bytes_max: 4096,
         topic: TopicLimits { bytes_max: 64, levels_max: 8 },
         user_properties_max: 3,
+        filters_max: 4,
     }
 }
 

@@ -1,5 +1,7 @@
 //! MQTT: what a client publishes, at each QoS, and how it is answered.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
+
 mod mqtt_support;
 
 use std::time::Duration;
@@ -125,13 +127,84 @@ fn a_publish_keeps_what_was_said_beside_the_payload() {
     assert_eq!(said.user, [("k".into(), "1".into()), ("k".into(), "2".into())]);
 }
 
-#[test]
-fn a_payload_that_is_not_the_text_it_says_ends_the_session() {
-    let mut talk = Conversation::online(V5);
-    let properties = props(Properties { payload_format_indicator: Some(true), ..Properties::default() });
+/// PUBLISH to the topic `refused`, alias 1, of a payload that is not the text it says.
+fn not_text(qos: QoS, packet_id: u16) -> Packet {
+    let properties = props(Properties {
+        payload_format_indicator: Some(true),
+        topic_alias: Some(1),
+        ..Properties::default()
+    });
     let payload = Bytes::from_static(b"\xC0\x80");
-    talk.say(&Packet::Publish(Publish { properties, payload, ..publish(AtMostOnce, 0) }));
+    Packet::Publish(Publish { topic: Some(topic("refused")), properties, payload, ..publish(qos, packet_id) })
+}
+
+/// The broker forgets the identifier, and the publish is refused with 0x99.
+fn check_not_text(talk: &mut Conversation, qos: QoS, packet_id: u16) {
+    let (token, Request::Release { packet_id: released }) = talk.request() else { panic!("RELEASE") };
+    assert_eq!(released, packet_id);
+    talk.reply(token, Reply::Released { packet_id, known: false });
+    let (Packet::PubAck(answer) | Packet::PubRec(answer)) = talk.hear() else { panic!("an answer") };
+    assert_eq!((answer.packet_id, answer.reason), (packet_id, ReasonCode::PAYLOAD_FORMAT_INVALID), "{qos:?}");
+    assert!(answer.properties.unwrap().reason_string.is_some(), "the developer is told why");
+}
+
+#[test]
+fn a_payload_that_is_not_the_text_it_says_is_refused_in_the_acknowledgement() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let settings = Settings { receive_maximum: 1, ..Settings::default() };
+        let mut talk = Conversation::connected(connect(V5), &settings);
+        for _ in 0..2 {
+            // The second one would be above the Receive Maximum, if the first were not over.
+            talk.say(&not_text(qos, 7));
+            assert!(talk.hears_nothing());
+            check_not_text(&mut talk, qos, 7);
+            assert!(talk.is_quiet());
+        }
+        // The alias counts, and the identifier is free.
+        let properties = props(Properties { topic_alias: Some(1), ..Properties::default() });
+        talk.say(&Packet::Publish(Publish { topic: None, properties, ..publish(qos, 7) }));
+        let (_, Request::Publish(asked)) = talk.request() else { panic!("PUBLISH") };
+        assert_eq!(asked.publication.topic.as_str(), "refused");
+    }
+    let mut talk = Conversation::online(V5);
+    talk.say(&not_text(AtMostOnce, 0));
     check_ends(talk, ReasonCode::PAYLOAD_FORMAT_INVALID, CloseKind::ProtocolError);
+}
+
+/// [MQTT-4.6.0-2], [MQTT-4.6.0-3]
+#[test]
+fn a_refused_format_waits_for_the_answers_before_it() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        let mut talk = Conversation::online(V5);
+        talk.say(&Packet::Publish(publish(qos, 1)));
+        talk.say(&not_text(qos, 2));
+        talk.say(&Packet::Publish(publish(qos, 3)));
+        assert!(talk.hears_nothing());
+        talk.publish_taken(1);
+        talk.hear();
+        check_not_text(&mut talk, qos, 2);
+        talk.publish_taken(1);
+        assert!(
+            matches!(talk.hear(), Packet::PubAck(answer) | Packet::PubRec(answer) if answer.packet_id == 3)
+        );
+        assert!(talk.is_quiet());
+    }
+}
+
+#[test]
+fn refused_formats_are_within_the_window_and_braked() {
+    let settings = Settings { receive_maximum: 2, ..Settings::default() };
+    let mut talk = Conversation::connected(connect(V5), &settings);
+    for id in 1..=3 {
+        talk.say(&not_text(AtLeastOnce, id));
+    }
+    check_ends(talk, ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, CloseKind::ReceiveMaximum);
+    let mut talk = Conversation::connected(connect(V5), &settings);
+    for _ in 0..100 {
+        talk.say(&not_text(ExactlyOnce, 1));
+    }
+    assert_eq!(talk.requests.len(), 4);
+    assert!(!talk.session.wants().input && talk.closed.is_none());
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn connack_announces_what_this_server_does() {
 fn a_bearer_counts_when_connect_names_nobody() {
     let now = Conversation::open(V5, &Settings::default()).now;
     let mut talk = Conversation::open(V5, &Settings::default());
-    talk.session = tidegate_protocol::mqtt::open(Some("t".into()), &Settings::default(), now);
+    talk.session = tidegate_protocol::mqtt::open(Some("t".into()), &Arc::default(), now);
     talk.say(&Packet::Connect(Box::new(connect(V5))));
     let (_, Request::Connect(asked)) = talk.request() else { panic!("CONNECT") };
     assert_eq!(asked.credentials, Some(Credentials::Token("t".into())));
@@ -151,6 +151,22 @@ fn refuses_connects_in_the_words_of_the_version() {
     let broken = not_text.will.as_mut().unwrap();
     (broken.payload, broken.properties) = (Bytes::from_static(b"\xFF"), props(text));
     check_refused(not_text, &all, Some(ReasonCode::PAYLOAD_FORMAT_INVALID), CloseKind::ProtocolError);
+}
+
+/// WIRE §5: the client is told to mend it, not to come back later.
+#[test]
+fn a_connect_with_too_much_in_it_is_too_big() {
+    let few = Settings { user_properties_max: 2, ..Settings::default() };
+    let user = vec![("k".into(), "v".into()); 3];
+    let properties = props(Properties { user, ..Properties::default() });
+    let many = Connect { properties, ..connect(V5) };
+    check_refused(many, &few, Some(ReasonCode::QUOTA_EXCEEDED), CloseKind::TooBig);
+    let small = Settings { packet_bytes_max_preauth: 20, ..Settings::default() };
+    for version in [V3_1_1, V5] {
+        // Its length is all that is known of it, so nobody knows in which version to answer.
+        let long = Connect { client_id: "x".repeat(20).into(), ..connect(version) };
+        check_refused(long, &small, None, CloseKind::TooBig);
+    }
 }
 
 #[test]

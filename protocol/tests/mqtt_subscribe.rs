@@ -169,3 +169,25 @@ fn the_brokers_limit_of_subscriptions_is_told_as_a_quota() {
     assert_eq!(suback.reasons, [ReasonCode::QUOTA_EXCEEDED]);
     assert!(suback.properties.unwrap().reason_string.unwrap().contains("mqtt.max_subscriptions"));
 }
+
+#[test]
+fn a_packet_takes_as_many_filters_as_the_operator_allows() {
+    let settings = Settings { filters_max: 2, ..Settings::default() };
+    let names = ["a", "b", "c"];
+    for version in [V3_1_1, V5] {
+        for packet in [
+            |names: &[&str]| {
+                subscribe(&names.iter().map(|name| (*name, AtMostOnce)).collect::<Vec<_>>(), None)
+            },
+            unsubscribe,
+        ] {
+            let mut talk = Conversation::connected(connect(version), &settings);
+            talk.say(&packet(&names[..2]));
+            assert_eq!((talk.requests.len(), &talk.closed), (1, &None));
+            let mut talk = Conversation::connected(connect(version), &settings);
+            talk.say(&packet(&names));
+            assert_eq!(talk.requests.len(), 0, "the broker is not asked");
+            check_ends(talk, ReasonCode::QUOTA_EXCEEDED, CloseKind::TooBig);
+        }
+    }
+}

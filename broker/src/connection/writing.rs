@@ -1,12 +1,14 @@
 //! The owner's part in writing: what only it can encode, and the socket that has to be waited for.
 
+use std::cell::RefCell;
 use std::task::Context;
 
 use tidegate_protocol::session::{DropReason, Tag};
 
+use super::encoded::Encoded;
 use super::{Connection, Lane, PULL_ROUNDS, PUMP_COUNT, PUMP_ROUNDS, Phase};
 use crate::broker::Now;
-use crate::outbox::queue::{Frame, LAG_INTERVAL, Signals};
+use crate::outbox::queue::{LAG_INTERVAL, Signals};
 use crate::subscription::Entry;
 
 impl Connection {
@@ -25,11 +27,12 @@ impl Connection {
 
     /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
     pub(super) fn pump(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Open) || self.has_undrained {
+        // Behind a reply that is still to come, what is queued stays where the policy can reach it.
+        if !matches!(self.phase, Phase::Open) || self.has_undrained || self.holds_subscribe {
             return;
         }
         self.tell_lag(now);
-        PUMP.with_borrow_mut(|(entries, frames)| {
+        PUMP.with_borrow_mut(|(entries, encoded)| {
             // While the socket takes nothing, what is queued stays where the policy can reach it. A client that takes
             // everything at once must not keep this worker from others.
             let mut pulls = 0;
@@ -44,8 +47,8 @@ impl Connection {
                     pulls += 1;
                     self.broker.pull(&mut self.client, now.instant);
                 }
-                let encoded = self.encode_some(entries, frames, now);
-                if !encoded && !self.client.awaits_more() {
+                let has_encoded = self.encode_some(entries, encoded, now);
+                if !has_encoded && !self.client.awaits_more() {
                     return;
                 }
                 self.outbox.flush(now.instant);
@@ -53,7 +56,7 @@ impl Connection {
                     return;
                 }
                 // Another task may be writing what fills it: that one wakes us when it has.
-                if !encoded && self.outbox.wakes_below_half() {
+                if !has_encoded && self.outbox.wakes_below_half() {
                     return;
                 }
             }
@@ -62,12 +65,7 @@ impl Connection {
         });
     }
 
-    pub(super) fn encode_some(
-        &mut self,
-        entries: &mut Vec<Entry>,
-        frames: &mut Vec<Frame>,
-        now: Now,
-    ) -> bool {
+    pub(super) fn encode_some(&mut self, entries: &mut Vec<Entry>, encoded: &mut Encoded, now: Now) -> bool {
         let mut count = 0;
         while count < PUMP_COUNT {
             // Few at a time, since each acknowledged one may fill the window; they leave in one write.
@@ -76,26 +74,28 @@ impl Connection {
             let Some(first) = first.filter(|_| !entries.is_empty()) else { break };
             count += entries.len();
             for (entry, tag) in entries.drain(..).zip(first.0..) {
-                self.encode(entry, Tag(tag), frames, now);
+                self.encode(entry, Tag(tag), encoded, now);
             }
         }
         if count > 0 {
+            let (frames, messages) = encoded.take();
+            self.broker.metrics().family(self.family).websocket_messages_out.add(messages);
             self.outbox.put_back(frames, count);
         }
         count > 0
     }
 
-    fn encode(&mut self, entry: Entry, tag: Tag, frames: &mut Vec<Frame>, now: Now) {
+    fn encode(&mut self, entry: Entry, tag: Tag, encoded: &mut Encoded, now: Now) {
         if entry.publication.is_expired(now.instant) {
             self.broker.metrics().dropped(DropReason::Expired, 1);
             return;
         }
         if let (Some(form), Some(takeover)) = (entry.form, &mut self.takeover) {
-            frames.push(takeover.prepared_frame(entry.publication.prepared(form)).into());
+            encoded.push_frame(takeover.prepared_frame(entry.publication.prepared(form)));
             return;
         }
         self.session.handle_delivery(entry.into_delivery(tag), now.instant);
-        self.drain(&mut Lane::Data(frames), now);
+        self.drain(&mut Lane::Data(encoded), now);
     }
 
     pub(super) fn tell_lag(&mut self, now: Now) {
@@ -113,12 +113,12 @@ impl Connection {
         PUMP.with(|pump| {
             // A close from within a pump finds the buffers in use; what is queued is then encoded already.
             let Ok(mut pump) = pump.try_borrow_mut() else { return };
-            let (entries, frames) = &mut *pump;
-            while self.encode_some(entries, frames, now) {}
+            let (entries, encoded) = &mut *pump;
+            while self.encode_some(entries, encoded, now) {}
         });
     }
 }
 
 thread_local! {
-    static PUMP: std::cell::RefCell<(Vec<Entry>, Vec<Frame>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
+    static PUMP: RefCell<(Vec<Entry>, Encoded)> = RefCell::default();
 }

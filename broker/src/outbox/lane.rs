@@ -6,6 +6,7 @@ use ahash::HashMap;
 use tidegate_protocol::session::SubscriptionId;
 use tidegate_protocol::topic::Topic;
 
+use super::room::Amount;
 use crate::subscription::Entry;
 
 /// Entries in order. A removed one leaves a gap that is skipped, so that positions stay valid.
@@ -28,6 +29,9 @@ const GAPS_SPARE: usize = 16;
 /// Slots that an idle lane keeps, so that a client with one message at a time costs no allocation for each.
 const SPARE_SLOTS: usize = 4;
 
+/// Up to this many, room for four times as many is made at once.
+const SLOTS_FEW: usize = 256;
+
 /// Below this many slots a scan is cheaper than an index.
 const SCAN_SLOTS_MAX: usize = 16;
 
@@ -44,15 +48,18 @@ impl Lane {
         self.bytes
     }
 
+    pub(crate) fn amount(&self) -> Amount {
+        Amount { messages: self.live, bytes: self.bytes }
+    }
+
     pub(crate) fn push_back(&mut self, entry: Entry) {
         self.live += 1;
         self.bytes += entry.size_bytes as usize;
         if (self.feeds.is_some() || self.slots.len() >= SCAN_SLOTS_MAX) && entry.subscription.conflates() {
             self.index(&entry);
         }
-        if self.slots.capacity() == 0 {
-            // Most fan-outs bring one entry, and ten thousand lanes grow at a time.
-            self.slots.reserve_exact(1);
+        if self.slots.len() == self.slots.capacity() {
+            self.grow();
         }
         self.slots.push_back(Some(entry));
     }
@@ -161,6 +168,18 @@ impl Lane {
                 self.slots = VecDeque::new();
             }
         }
+    }
+
+    /// Most fan-outs bring one entry, and ten thousand lanes grow at a time; a lane that has more will soon have many.
+    fn grow(&mut self) {
+        let slots = self.slots.capacity();
+        let grown = match slots {
+            0 => 1,
+            1..SPARE_SLOTS => SPARE_SLOTS,
+            SPARE_SLOTS..SLOTS_FEW => slots * 4,
+            _ => slots * 2,
+        };
+        self.slots.reserve_exact(grown - self.slots.len());
     }
 
     fn skip_gaps(&mut self) {

@@ -3,35 +3,37 @@
 //! Anyone may [`Outbox::push`] and [`Outbox::flush`]; the owner is the connection's task, which alone encodes for
 //! the session, waits for the socket, and ends the connection. Two locks: the queue's, short, and the writer's,
 //! held over the system call and only ever tried for. Lock order: writer, then queue.
+//!
+//! Here is what publishers see. What the owner's task alone does is in `owner`, what the client's mailbox does in
+//! `backlog`, the way from the queue to the socket in `flush`.
 
+mod backlog;
 mod conflate;
+mod flush;
 pub(crate) mod lane;
 mod notice;
 mod own;
+mod owner;
 pub mod queue;
-mod room;
+pub(crate) mod room;
 mod sync;
 pub mod writer;
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
-use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{CloseReason, DataLane, DropReason, Lag, LagNotice, Wants};
+use tidegate_protocol::session::{CloseReason, DropReason};
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::prepared::Deflating;
 
-use self::lane::Lane;
-use self::queue::{Frame, Hold, Limits, Pushed, Queue, Rest, Signals, Taken};
-use self::room::Departed;
-use self::sync::{AtomicBool, Mutex, fence, thread_local};
-use self::writer::{Socket, WriteLimits, Writer, Written};
+use self::queue::{Limits, Pushed, Queue, Signals};
+use self::room::Amount;
+use self::sync::{AtomicBool, Mutex};
+use self::writer::{Socket, WriteLimits, Writer};
 use crate::metrics::Metrics;
-use crate::subscription::{ENTRY_BYTES, Entry, Subscription};
+use crate::subscription::{ENTRY_BYTES, Entry};
 
 /// What all outboxes share.
 #[derive(Debug)]
@@ -62,14 +64,6 @@ pub struct Outbox {
     unsettled: AtomicU32,
     family: Family,
     client: u64,
-}
-
-/// Rounds of one flush, after which the owner goes on: nobody works for another client for ever.
-const ROUNDS_MAX: usize = 8;
-
-thread_local! {
-    #[expect(clippy::missing_const_for_thread_local, reason = "loom's macro knows no const")]
-    static TAKEN: RefCell<Vec<Taken>> = RefCell::new(Vec::new());
 }
 
 impl Shared {
@@ -119,7 +113,7 @@ impl Outbox {
         self.client
     }
 
-    // ---- for publishers ----
+    // ---- deliveries ----
 
     /// Queues without waiting and applies the policy of the entry's subscription. The flag says whether the caller
     /// has to call [`Outbox::flush`] once it has pushed what it has.
@@ -160,45 +154,14 @@ impl Outbox {
         (Pushed::Dropped(DropReason::Memory), false)
     }
 
-    /// Writes what is ready, as far as the socket takes it. Never waits: when another task is writing, that one
-    /// writes this too; what only the owner can do is left to it.
-    pub fn flush(&self, now: Instant) {
-        let mut rounds = ROUNDS_MAX;
-        loop {
-            let writer = self.writer.try_lock().or_else(|| {
-                self.again.store(true, Ordering::Relaxed);
-                // The holder may have left between the two lines, and then nobody would look at `again`. The two
-                // fences make sure that either this `try_lock` or the holder's look succeeds.
-                fence(Ordering::SeqCst);
-                self.writer.try_lock()
-            });
-            let Some(mut writer) = writer else { return };
-            // What was pushed before `again` was set is seen below: the queue's lock orders the two.
-            if self.again.load(Ordering::Relaxed) {
-                self.again.store(false, Ordering::Relaxed);
-            }
-            let has_more = self.flush_with(&mut writer, &mut rounds, now);
-            drop(writer);
-            fence(Ordering::SeqCst);
-            if !has_more && !self.again.load(Ordering::Relaxed) {
-                return;
-            }
-            if rounds == 0 {
-                // The rest is the owner's, who is told once it can have the lock.
-                return self.signal(Signals::SESSION);
-            }
-        }
-    }
-
-    /// Deliveries that wait for the client or for its acknowledgement.
-    pub fn pending(&self) -> usize {
-        let unsettled = usize::try_from(self.unsettled.load(Ordering::Relaxed)).unwrap_or(0);
-        self.queue.lock().messages() + unsettled
-    }
-
-    /// Whether deliveries are still taken.
-    pub fn is_open(&self) -> bool {
-        self.queue.lock().is_open()
+    /// A delivery to this client was dropped elsewhere.
+    pub(crate) fn note_drop(&self, entry: &Entry) {
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.note_drop(entry);
+            queue.waker_if_signalled()
+        };
+        wake(waker);
     }
 
     /// Whether this publisher has to wait for room here. It is told by [`Signals::ROOM`].
@@ -206,6 +169,42 @@ impl Outbox {
         let limits = &self.shared.limits;
         self.client != publisher.client && self.queue.lock().wait_for_room(Arc::downgrade(publisher), limits)
     }
+
+    // ---- what it holds ----
+
+    /// Deliveries that wait for the client or for its acknowledgement.
+    pub fn pending(&self) -> usize {
+        let unsettled = usize::try_from(self.unsettled.load(Ordering::Relaxed)).unwrap_or(0);
+        self.queue.lock().messages() + unsettled
+    }
+
+    /// Messages and bytes that are queued and count against the client's mark.
+    pub fn queued(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.messages(), queue.bytes())
+    }
+
+    /// Bytes that are queued and count against the client's mark.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued().1
+    }
+
+    /// Whether less than half of the mark is used.
+    pub fn is_below_half(&self) -> bool {
+        self.queue.lock().is_below_half(&self.shared.limits)
+    }
+
+    /// Whether deliveries are still taken.
+    pub fn is_open(&self) -> bool {
+        self.queue.lock().is_open()
+    }
+
+    /// A subscription of this client has ended: what is queued for it makes room for others.
+    pub(crate) fn note_dead(&self) {
+        self.queue.lock().note_dead();
+    }
+
+    // ---- the end, and signals ----
 
     /// Asks the owner to end the connection.
     pub fn order_close(&self, reason: CloseReason) {
@@ -227,330 +226,6 @@ impl Outbox {
         wake(waker);
     }
 
-    /// Gives whether the rounds ran out before the queue did.
-    fn flush_with(&self, writer: &mut Writer, rounds: &mut usize, now: Instant) -> bool {
-        let mut taken = TAKEN.with(RefCell::take);
-        let mut rest = Rest::More;
-        while rest == Rest::More && *rounds > 0 && self.write_leftover(writer, now) {
-            *rounds -= 1;
-            rest = self.take(&mut taken, now);
-            if !taken.is_empty() && !self.write_taken(writer, &mut taken, now) {
-                rest = Rest::Nothing;
-            }
-        }
-        TAKEN.with(|kept| kept.replace(taken));
-        rest == Rest::More && *rounds == 0
-    }
-
-    fn take(&self, taken: &mut Vec<Taken>, now: Instant) -> Rest {
-        let (rest, waiters, waker) = {
-            let mut queue = self.queue.lock();
-            queue.unblock();
-            let (before, before_bytes) = (queue.messages(), queue.bytes());
-            let rest = queue.take(taken, self.shared.write.batch_bytes, now);
-            if rest == Rest::Session {
-                queue.signal(Signals::SESSION);
-            }
-            self.left(before - queue.messages());
-            self.count_expired(&mut queue);
-            queue.signal_below_half(&self.shared.limits);
-            let departed = departed(&queue, before, before_bytes);
-            (rest, queue.waiters_if_room(departed, &self.shared.limits, now), queue.waker_if_signalled())
-        };
-        wake(waker);
-        wake_publishers(&waiters);
-        rest
-    }
-
-    /// `false`: no more can be written now.
-    fn write_leftover(&self, writer: &mut Writer, now: Instant) -> bool {
-        if !writer.has_leftover() {
-            return true;
-        }
-        let written = writer.write_leftover();
-        self.after_write(writer, written, now)
-    }
-
-    fn write_taken(&self, writer: &mut Writer, taken: &mut Vec<Taken>, now: Instant) -> bool {
-        let (mut deliveries, mut payload_bytes) = (0, 0);
-        for taken in taken.iter() {
-            if let Taken::Entry(entry) = taken {
-                deliveries += 1;
-                payload_bytes += entry.publication.payload.len() as u64;
-            }
-        }
-        let written = writer.write(taken, &self.shared.write);
-        if deliveries > 0 {
-            let counters = self.shared.metrics.family(self.family);
-            counters.messages_out.add(deliveries);
-            counters.websocket_messages_out.add(deliveries);
-            counters.payload_bytes_out.add(payload_bytes);
-        }
-        self.after_write(writer, written, now)
-    }
-
-    fn after_write(&self, writer: &mut Writer, written: Written, now: Instant) -> bool {
-        let bytes = writer.take_written_bytes();
-        self.shared.metrics.family(self.family).bytes_out.add(bytes);
-        match written {
-            Written::All if writer.has_close() => {
-                let waker = {
-                    let mut queue = self.queue.lock();
-                    queue.has_written_close();
-                    queue.waker_if_signalled()
-                };
-                wake(waker);
-            }
-            Written::All => return true,
-            Written::Some | Written::Blocked => {
-                let waker = {
-                    let mut queue = self.queue.lock();
-                    match written {
-                        Written::Some => queue.block_anew(now),
-                        _ => queue.block(now),
-                    }
-                    queue.waker_if_signalled()
-                };
-                wake(waker);
-            }
-            Written::Failed => {
-                writer.detach();
-                let lost = self.fail();
-                self.shared.metrics.dropped(DropReason::Closed, lost as u64);
-            }
-        }
-        false
-    }
-
-    fn count_expired(&self, queue: &mut Queue) {
-        let expired = queue.take_expired();
-        if expired > 0 {
-            self.shared.metrics.dropped(DropReason::Expired, u64::from(expired));
-        }
-    }
-
-    // ---- for the owner ----
-
-    /// What the client can take, known once it is connected.
-    pub fn set_client(&self, packet_bytes_max: Option<usize>, lag_notice: LagNotice) {
-        self.queue.lock().set_client(packet_bytes_max, lag_notice);
-    }
-
-    /// What is queued at QoS > 0 survives the end of the connection, for whoever takes it then.
-    pub fn keep_acked(&self) {
-        self.queue.lock().keep_acked();
-    }
-
-    /// Takes the acknowledged deliveries that are queued. They are counted as queued still.
-    pub(crate) fn take_acked(&self) -> Vec<Entry> {
-        self.queue.lock().take_acked()
-    }
-
-    /// Takes those of one subscription; they are not counted any more.
-    pub(crate) fn take_acked_of(&self, subscription: &Subscription) -> Vec<Entry> {
-        let taken = self.queue.lock().take_acked_of(subscription);
-        self.left(taken.len());
-        taken
-    }
-
-    /// Moves deliveries from `backlog` into the queue while that is below half of its mark; those of ended
-    /// subscriptions and expired ones are left out. Gives how many were moved.
-    pub(crate) fn feed(&self, backlog: &mut Lane, now: Instant) -> usize {
-        let mut queue = self.queue.lock();
-        let moved = queue.feed(backlog, &self.shared.limits, now);
-        self.count_expired(&mut queue);
-        moved
-    }
-
-    /// Messages were dropped while the client was away.
-    pub(crate) fn note_lost(&self, count: u64) {
-        self.queue.lock().note_lost(count);
-    }
-
-    /// A delivery to this client was dropped elsewhere.
-    pub(crate) fn note_drop(&self, entry: &Entry) {
-        let waker = {
-            let mut queue = self.queue.lock();
-            queue.note_drop(entry);
-            queue.waker_if_signalled()
-        };
-        wake(waker);
-    }
-
-    /// Every data frame goes through the owner from now on (context takeover).
-    pub fn set_owner_encodes(&self) {
-        self.queue.lock().set_owner_encodes();
-    }
-
-    /// Puts a frame before all queued data.
-    pub fn push_control(&self, frame: impl Into<Frame>) {
-        self.queue.lock().push_control(frame.into());
-    }
-
-    /// A subscription of this client has ended: what is queued for it makes room for others.
-    pub(crate) fn note_dead(&self) {
-        self.queue.lock().note_dead();
-    }
-
-    /// Puts a pong before all queued data, in the place of an older unsent one.
-    pub fn push_pong(&self, frame: Bytes) {
-        self.queue.lock().set_pong(frame);
-    }
-
-    /// Unsent bytes of the control lane.
-    pub fn control_bytes(&self) -> usize {
-        self.queue.lock().control_bytes()
-    }
-
-    /// Keeps others from writing until [`Outbox::release_subscribe`], so that the reply to a Subscribe precedes
-    /// its first message.
-    pub fn hold_subscribe(&self) {
-        self.queue.lock().hold(Hold::Subscribe);
-    }
-
-    /// Ends [`Outbox::hold_subscribe`].
-    pub fn release_subscribe(&self) {
-        self.queue.lock().release(Hold::Subscribe);
-    }
-
-    /// Takes deliveries that need the session; others only push until [`Outbox::put_back`].
-    pub fn take_for_session(&self, into: &mut Vec<Entry>, count: usize, wants: Wants, now: Instant) {
-        let first = into.len();
-        let waiters = {
-            let mut queue = self.queue.lock();
-            let (before, before_bytes) = (queue.messages(), queue.bytes());
-            queue.take_for_session(into, count, wants, now);
-            self.left(before - queue.messages());
-            self.count_expired(&mut queue);
-            if !into.is_empty() {
-                queue.hold(Hold::Popped);
-            }
-            let acked = into.iter().filter(|entry| entry.qos > QoS::AtMostOnce).count();
-            self.unsettled.fetch_add(u32::try_from(acked).unwrap_or(0), Ordering::Relaxed);
-            let departed = departed(&queue, before, before_bytes);
-            queue.waiters_if_room(departed, &self.shared.limits, now)
-        };
-        let payload_bytes: usize = into.iter().skip(first).map(|entry| entry.publication.payload.len()).sum();
-        if payload_bytes > 0 {
-            self.shared.metrics.family(self.family).payload_bytes_out.add(payload_bytes as u64);
-        }
-        wake_publishers(&waiters);
-    }
-
-    /// The session has settled an acknowledged delivery.
-    pub fn note_settled(&self) {
-        // Settled twice, or never counted: the number is a hint for `least_pending` and may be off.
-        let _ =
-            self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
-    }
-
-    /// Puts the bytes of taken deliveries in their place and lets others write again.
-    pub fn put_back(&self, frames: &mut Vec<Frame>, deliveries: usize) {
-        let counters = self.shared.metrics.family(self.family);
-        counters.messages_out.add(deliveries as u64);
-        counters.websocket_messages_out.add(frames.len() as u64);
-        let mut queue = self.queue.lock();
-        queue.push_encoded(frames.drain(..));
-        queue.release(Hold::Popped);
-    }
-
-    /// What was lost since the last call. With a result, ask again after [`queue::LAG_INTERVAL`].
-    pub fn take_lag(&self) -> Option<Box<Lag>> {
-        self.queue.lock().take_lag()
-    }
-
-    /// Messages and bytes that are queued and count against the client's mark.
-    pub fn queued(&self) -> (usize, usize) {
-        let queue = self.queue.lock();
-        (queue.messages(), queue.bytes())
-    }
-
-    /// Bytes that are queued and count against the client's mark.
-    pub fn queued_bytes(&self) -> usize {
-        self.queued().1
-    }
-
-    /// Whether less than half of the mark is used.
-    pub fn is_below_half(&self) -> bool {
-        self.queue.lock().is_below_half(&self.shared.limits)
-    }
-
-    /// Has the owner woken once less than half of the mark is used. `false`: that is so already.
-    pub fn wakes_below_half(&self) -> bool {
-        self.queue.lock().wakes_below_half(&self.shared.limits)
-    }
-
-    /// Appends retained publications that `next` reads under this lock, so that none is older than a live one
-    /// before it (DESIGN §5.10).
-    pub fn push_retained(&self, next: impl Iterator<Item = Entry>) {
-        let (mut growth, mut conflated, mut too_large) = (0, 0, 0);
-        let waker = {
-            let mut queue = self.queue.lock();
-            for entry in next {
-                let pushed = queue.push_retained(entry);
-                growth += pushed.growth();
-                conflated += u64::from(matches!(pushed, Pushed::Made(..)));
-                too_large += u64::from(matches!(pushed, Pushed::Dropped(_)));
-            }
-            queue.waker_if_signalled()
-        };
-        wake(waker);
-        self.shared.entered(growth);
-        self.shared.metrics.dropped(DropReason::Conflated, conflated);
-        self.shared.metrics.dropped(DropReason::TooLarge, too_large);
-    }
-
-    /// Lets paced deliveries go whose turn has come. The caller flushes.
-    pub fn release_paced(&self, now: Instant) {
-        let conflated = {
-            let mut queue = self.queue.lock();
-            let before = queue.messages();
-            let conflated = queue.release_paced(now);
-            self.left(before - queue.messages());
-            conflated
-        };
-        self.shared.metrics.dropped(DropReason::Conflated, conflated as u64);
-    }
-
-    /// When [`Outbox::release_paced`] has work.
-    pub fn next_paced(&self) -> Option<Instant> {
-        self.queue.lock().next_paced()
-    }
-
-    /// Since when the socket has taken nothing, while something waits for it.
-    pub fn blocked_since(&self) -> Option<Instant> {
-        self.queue.lock().blocked_since()
-    }
-
-    /// What happened since the last call; with nothing, `waker` is woken at the next signal.
-    pub fn poll_signals(&self, waker: &Waker) -> Signals {
-        self.queue.lock().poll_signals(waker)
-    }
-
-    /// Why the broker ends this connection.
-    pub fn order(&self) -> Option<CloseReason> {
-        self.queue.lock().order()
-    }
-
-    /// No delivery is queued after this. `frame`, the Close frame, is written behind what goes before it. Gives
-    /// the number of deliveries that are discarded.
-    pub fn close(&self, frame: Bytes, data: DataLane) -> usize {
-        let (dropped, waiters) = {
-            let mut queue = self.queue.lock();
-            let before = queue.messages();
-            let dropped = queue.close(frame, data);
-            self.left(before - queue.messages());
-            (dropped, queue.take_waiters())
-        };
-        wake_publishers(&waiters);
-        dropped
-    }
-
-    /// Whether the Close frame has left, or the socket failed.
-    pub fn has_ended(&self) -> bool {
-        self.queue.lock().has_ended()
-    }
-
     /// Discards everything. Gives the number of deliveries that are lost.
     pub fn fail(&self) -> usize {
         let (dropped, waiters, waker) = {
@@ -565,13 +240,13 @@ impl Outbox {
         dropped
     }
 
-    /// Lets go of the socket, so that no cached reference keeps it open. Gives the number of deliveries that are
-    /// lost.
-    pub fn detach(&self) -> usize {
-        let dropped = self.fail();
-        // A flusher that holds the lock sees the failed queue and leaves; it is never held over a wait.
-        self.writer.lock().detach();
-        dropped
+    // ---- for the other rooms ----
+
+    fn count_expired(&self, queue: &mut Queue) {
+        let expired = queue.take_expired();
+        if expired > 0 {
+            self.shared.metrics.dropped(DropReason::Expired, u64::from(expired));
+        }
     }
 
     fn left(&self, entries: usize) {
@@ -582,20 +257,9 @@ impl Outbox {
     }
 }
 
-impl Pushed {
-    /// How many entries the queue has more than before.
-    pub fn growth(self) -> isize {
-        match self {
-            Self::Queued | Self::HalfFull | Self::OverMark => 1,
-            Self::Made(_, count) => 1 - isize::try_from(count).unwrap_or(isize::MAX),
-            Self::Dropped(_) | Self::Full | Self::Closed => 0,
-        }
-    }
-}
-
 /// What has left a queue since it held so much.
-fn departed(queue: &Queue, messages_before: usize, bytes_before: usize) -> Departed {
-    Departed {
+fn departed(queue: &Queue, messages_before: usize, bytes_before: usize) -> Amount {
+    Amount {
         messages: messages_before.saturating_sub(queue.messages()),
         bytes: bytes_before.saturating_sub(queue.bytes()),
     }

@@ -5,7 +5,33 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::queue::Frame;
+/// A complete WebSocket frame of this client: its front and, when that is shared with others, a body behind it.
+/// Nothing ever comes between the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Header and head, or the whole frame.
+    pub front: Bytes,
+    /// The shared rest.
+    pub body: Option<Bytes>,
+}
+
+impl From<Bytes> for Frame {
+    fn from(front: Bytes) -> Self {
+        Self { front, body: None }
+    }
+}
+
+impl From<(Bytes, Option<Bytes>)> for Frame {
+    fn from((front, body): (Bytes, Option<Bytes>)) -> Self {
+        Self { front, body }
+    }
+}
+
+impl Frame {
+    pub(crate) fn len(&self) -> usize {
+        self.front.len() + self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
 
 /// Frames in order, counted in bytes.
 #[derive(Debug, Default)]

@@ -1,26 +1,32 @@
-//! One client's bounded queue: lanes, limits, overflow policies, what the client is told of drops.
+//! One client's bounded queue: what it holds, its sums, its end, and what the client is told of drops.
 //!
-//! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done.
+//! Core: plain data behind the outbox's lock. It never writes, waits or wakes; it says what has to be done. What a
+//! push comes to is in `admit` and `conflating`, the way out in `take`, whom to wake in `signals`.
 
-use std::sync::Weak;
+mod admit;
+mod conflating;
+mod signals;
+mod take;
+
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{
-    CloseKind, CloseReason, DataLane, DropReason, Lag, LagNotice, Overflow, Wants,
-};
+use tidegate_protocol::session::{CloseReason, DataLane, DropReason, Lag, LagNotice, Wants};
 
-use super::Outbox;
-use super::conflate::{Pacer, Turn};
+pub use self::admit::Pushed;
+pub use self::signals::Signals;
+pub(crate) use self::take::{Rest, Taken};
+use super::conflate::Pacer;
 use super::lane::Lane;
 pub use super::notice::LAG_INTERVAL;
 use super::notice::Notice;
+pub use super::own::Frame;
 use super::own::Own;
+use super::room::Room;
 pub use super::room::SLOW_WINDOW;
-use super::room::{Departed, Room};
-use crate::subscription::{Entry, Subscription, Target};
+use crate::subscription::Entry;
 
 /// `[queue]`: the marks of one client.
 #[derive(Clone, Debug)]
@@ -34,60 +40,6 @@ pub struct Limits {
     pub publish_wait: Duration,
     /// After it has caused this much waiting within [`SLOW_WINDOW`], nobody waits for it any more.
     pub slow_after: Duration,
-}
-
-/// What became of a push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
-    /// Queued.
-    Queued,
-    /// Queued, and half of the mark is reached: flush before pushing more.
-    HalfFull,
-    /// Queued, but over the mark: the publisher should wait.
-    OverMark,
-    /// Queued in the place of an older one, or instead of dropped ones.
-    Made(DropReason, usize),
-    /// Not queued.
-    Dropped(DropReason),
-    /// Not queued, and not lost: the client's mailbox has room.
-    Full,
-    /// The client is gone or going.
-    Closed,
-}
-
-/// What the owner's task has to look at; a set of bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signals(u8);
-
-impl Signals {
-    /// A delivery needs the session.
-    pub const SESSION: Self = Self(1);
-    /// The socket takes no more: wait until it is writable.
-    pub const BLOCKED: Self = Self(2);
-    /// The client is to be told of drops.
-    pub const LAG: Self = Self(4);
-    /// The broker ends this connection.
-    pub const ORDER: Self = Self(8);
-    /// A queue that this client's publishes waited for has room.
-    pub const ROOM: Self = Self(16);
-    /// The writer failed or has written the Close frame.
-    pub const ENDED: Self = Self(32);
-    /// A conflated delivery waits for its turn.
-    pub const PACED: Self = Self(64);
-
-    /// Whether all of `other` are in this set.
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    pub(crate) fn add(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-
-    /// Whether there is nothing to look at.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 /// Why others may only push.
@@ -113,57 +65,8 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// A complete WebSocket frame of this client: its front and, when that is shared with others, a body behind it.
-/// Nothing ever comes between the two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Header and head, or the whole frame.
-    pub front: Bytes,
-    /// The shared rest.
-    pub body: Option<Bytes>,
-}
-
-impl From<Bytes> for Frame {
-    fn from(front: Bytes) -> Self {
-        Self { front, body: None }
-    }
-}
-
-impl From<(Bytes, Option<Bytes>)> for Frame {
-    fn from((front, body): (Bytes, Option<Bytes>)) -> Self {
-        Self { front, body }
-    }
-}
-
-impl Frame {
-    pub(crate) fn len(&self) -> usize {
-        self.front.len() + self.body.as_ref().map_or(0, Bytes::len)
-    }
-}
-
-/// What the writer takes.
-#[derive(Debug)]
-pub(crate) enum Taken {
-    /// Bytes of this client alone.
-    Frame(Bytes),
-    /// A delivery whose bytes are shared.
-    Entry(Entry),
-    /// The last frame.
-    Close(Bytes),
-}
-
-/// Why the writer got no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// Nothing is queued that could be written now.
-    Nothing,
-    /// There is more.
-    More,
-    /// The session has to encode first.
-    Session,
-}
-
-/// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control, encoded, then the two data lanes.
+/// The queue. What most clients have none of is a pointer, since most clients are idle. Order on the wire: control,
+/// encoded, then the two data lanes.
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Absent while the client is sent nothing but shared frames.
@@ -248,287 +151,17 @@ impl Queue {
         self.has_dead = self.messages() > 0;
     }
 
-    // ---- in: deliveries ----
-
-    /// Queues without waiting and applies the policy of the entry's subscription. Never touches another
-    /// subscription's entries.
-    pub(crate) fn push(&mut self, entry: Entry, limits: &Limits, now: Instant) -> Pushed {
-        if !self.is_open() {
-            return Pushed::Closed;
-        }
-        if self.is_too_large(&entry) {
-            return self.dropped(&entry, DropReason::TooLarge);
-        }
-        if entry.qos != QoS::AtMostOnce {
-            return self.append(entry, limits, now);
-        }
-        match entry.subscription.conflate() {
-            None => self.append(entry, limits, now),
-            Some(Duration::ZERO) => self.replace_or_append(entry, limits, now),
-            Some(interval) => self.pace(entry, interval, limits, now),
-        }
-    }
-
-    /// Whether the client does not take a message of this size; the session sees to what it encodes itself.
-    fn is_too_large(&self, entry: &Entry) -> bool {
-        self.packet_bytes_max != usize::MAX
-            && entry
-                .form
-                .is_some_and(|form| entry.publication.prepared(form).message().len() > self.packet_bytes_max)
-    }
-
-    fn pace(&mut self, entry: Entry, interval: Duration, limits: &Limits, now: Instant) -> Pushed {
-        let pacer = self.pacer.get_or_insert_default();
-        let waits_for = pacer.next_turn();
-        let pushed = match pacer.turn_of(&entry, now) {
-            Turn::Now => {
-                pacer.goes(&entry, interval, limits.messages_max.saturating_mul(2), now);
-                self.replace_or_append(entry, limits, now)
-            }
-            Turn::Later => self.admit(entry, limits, now, Self::keep),
-            Turn::Instead { size_bytes } if self.may_grow(size_bytes, entry.size_bytes, limits) => {
-                self.keep(entry);
-                self.conflated()
-            }
-            Turn::Instead { .. } => {
-                self.pacer.as_mut().and_then(|pacer| pacer.remove_feed(&entry));
-                self.instead_of_removed(entry, limits, now, Self::keep)
-            }
-        };
-        if self.next_paced().is_some_and(|turn| waits_for.is_none_or(|known| turn < known)) {
-            // The owner knows of a later turn, or of none.
-            self.signals.add(Signals::PACED);
-        }
-        pushed
-    }
-
-    fn keep(&mut self, entry: Entry) {
-        if let Some(pacer) = &mut self.pacer {
-            pacer.keep(entry);
-        }
-    }
+    // ---- the lanes ----
 
     fn enqueue(&mut self, entry: Entry) {
         self.lane(entry.qos).push_back(entry);
-    }
-
-    /// Appends a retained publication. Paced by the caller, so that no policy applies. What waits for its turn is
-    /// older and must not come after it.
-    pub(crate) fn push_retained(&mut self, entry: Entry) -> Pushed {
-        if !self.is_open() {
-            return Pushed::Closed;
-        }
-        if self.is_too_large(&entry) {
-            return self.dropped(&entry, DropReason::TooLarge);
-        }
-        let older = self.pacer.as_mut().and_then(|pacer| pacer.remove_feed(&entry));
-        self.enqueue(entry);
-        if older.is_some() { self.conflated() } else { Pushed::Queued }
-    }
-
-    /// Moves from `backlog` what fits into half of the mark. Gives how many.
-    pub(crate) fn feed(&mut self, backlog: &mut Lane, limits: &Limits, now: Instant) -> usize {
-        let mut moved = 0;
-        while self.is_open()
-            && self.is_below_half(limits)
-            && let Some(entry) = backlog.pop_front_if(|_| true)
-        {
-            if entry.publication.is_expired(now) {
-                self.expired += 1;
-            } else if entry.subscription.is_alive() {
-                self.enqueue(entry);
-                moved += 1;
-            }
-        }
-        moved
-    }
-
-    pub(crate) fn take_acked(&mut self) -> Vec<Entry> {
-        self.acked.take().map(|mut acked| acked.take_where(|_| true)).unwrap_or_default()
-    }
-
-    pub(crate) fn take_acked_of(&mut self, subscription: &Subscription) -> Vec<Entry> {
-        let of = |entry: &Entry| entry.subscription.is_same(subscription);
-        self.acked.as_mut().map(|acked| acked.take_where(of)).unwrap_or_default()
-    }
-
-    /// Moves paced deliveries whose turn has come into the lane. Gives the number of older ones that they replace.
-    pub(crate) fn release_paced(&mut self, now: Instant) -> usize {
-        let mut replaced = 0;
-        while let Some(entry) = self.pacer.as_mut().and_then(|pacer| pacer.due(now)) {
-            match self.qos0.replace(entry) {
-                Ok(_old) => {
-                    self.conflated();
-                    replaced += 1;
-                }
-                Err(entry) => self.qos0.push_back(entry),
-            }
-        }
-        if self.pacer.as_ref().is_some_and(|pacer| pacer.is_idle()) {
-            self.pacer = None;
-        }
-        replaced
-    }
-
-    pub(crate) fn next_paced(&self) -> Option<Instant> {
-        self.pacer.as_ref()?.next_turn()
-    }
-
-    fn replace_or_append(&mut self, entry: Entry, limits: &Limits, now: Instant) -> Pushed {
-        match self.qos0.find(&entry).map(|old| old.size_bytes) {
-            Some(old) if self.may_grow(old, entry.size_bytes, limits) => {
-                // Found two lines up, so nothing comes back.
-                let _old = self.qos0.replace(entry);
-                self.conflated()
-            }
-            Some(_) => {
-                self.qos0.remove_feed(&entry);
-                self.instead_of_removed(entry, limits, now, Self::enqueue)
-            }
-            None => self.append(entry, limits, now),
-        }
-    }
-
-    /// An entry that may take an older one's place stays within twice the mark.
-    fn may_grow(&self, old_bytes: u32, new_bytes: u32, limits: &Limits) -> bool {
-        let grown = (self.bytes() + new_bytes as usize).saturating_sub(old_bytes as usize);
-        new_bytes <= old_bytes || grown <= limits.bytes_max.saturating_mul(2)
-    }
-
-    /// The older one of the feed is gone already, since `entry` is too large for its place.
-    fn instead_of_removed(
-        &mut self,
-        entry: Entry,
-        limits: &Limits,
-        now: Instant,
-        put: fn(&mut Self, Entry),
-    ) -> Pushed {
-        self.notice.count_conflated();
-        match self.admit(entry, limits, now, put) {
-            Pushed::Made(reason, count) => Pushed::Made(reason, count + 1),
-            Pushed::Dropped(reason) => Pushed::Made(reason, 2),
-            _ => Pushed::Made(DropReason::Conflated, 1),
-        }
-    }
-
-    fn append(&mut self, entry: Entry, limits: &Limits, now: Instant) -> Pushed {
-        self.admit(entry, limits, now, Self::enqueue)
-    }
-
-    /// Holds `entry` against the marks and lets `put` queue it.
-    fn admit(&mut self, entry: Entry, limits: &Limits, now: Instant, put: fn(&mut Self, Entry)) -> Pushed {
-        let size = entry.size_bytes as usize;
-        if !self.fits(size, limits) && std::mem::take(&mut self.has_dead) {
-            self.remove_dead();
-        }
-        if self.fits(size, limits) {
-            put(self, entry);
-            // What cannot be written now, a flush would not help.
-            let helps = self.blocked_since.is_none() && self.held == 0 && !self.owner_due;
-            return if helps && !self.is_below_half(limits) { Pushed::HalfFull } else { Pushed::Queued };
-        }
-        let is_twice = self.messages() >= limits.messages_max.saturating_mul(2)
-            || self.bytes().saturating_add(size) > limits.bytes_max.saturating_mul(2);
-        if self.room.get_or_insert_default().is_patient(limits, now) && !is_twice {
-            put(self, entry);
-            return Pushed::OverMark;
-        }
-        self.overflow(entry, limits, put)
-    }
-
-    fn remove_dead(&mut self) {
-        let is_dead = |entry: &Entry| !entry.subscription.is_alive();
-        let before = self.messages();
-        self.qos0.remove_where(is_dead);
-        if let Some(acked) = &mut self.acked {
-            acked.remove_where(is_dead);
-        }
-        if let Some(pacer) = &mut self.pacer {
-            pacer.remove_dead();
-        }
-        self.swept += before - self.messages();
-    }
-
-    /// Entries of ended subscriptions that left at a push, since the last call.
-    pub(crate) fn take_swept(&mut self) -> usize {
-        std::mem::take(&mut self.swept)
-    }
-
-    /// The incoming entry's subscription decides (DESIGN §6).
-    fn overflow(&mut self, entry: Entry, limits: &Limits, put: fn(&mut Self, Entry)) -> Pushed {
-        let is_kept = entry.qos > QoS::AtMostOnce && matches!(entry.subscription.target, Target::Mailbox(_));
-        if is_kept {
-            return Pushed::Full;
-        }
-        match entry.subscription.policy(entry.qos) {
-            Overflow::DropNewest => self.dropped(&entry, DropReason::Newest),
-            Overflow::Conflate if self.conflates_in_place(&entry, limits) => {
-                let _old = self.qos0.replace(entry);
-                self.conflated()
-            }
-            Overflow::DropOldest | Overflow::Conflate => self.make_room(entry, limits, put),
-            Overflow::Disconnect => {
-                self.order_close(CloseReason::new(CloseKind::TooSlow, "too slow: the outbox is full"));
-                self.dropped(&entry, DropReason::Closed)
-            }
-        }
-    }
-
-    fn conflates_in_place(&self, entry: &Entry, limits: &Limits) -> bool {
-        entry.qos == QoS::AtMostOnce
-            && self
-                .qos0
-                .find(entry)
-                .is_some_and(|old| self.may_grow(old.size_bytes, entry.size_bytes, limits))
-    }
-
-    /// Removes the oldest of the same subscription and lane until `entry` fits. When the others alone fill the
-    /// queue, it takes the place of as many bytes of its own subscription, so that nothing grows.
-    fn make_room(&mut self, entry: Entry, limits: &Limits, put: fn(&mut Self, Entry)) -> Pushed {
-        let (size, id) = (entry.size_bytes as usize, entry.subscription.id);
-        let (mut removed, mut removed_bytes) = (0, 0);
-        // One for one in the steady state of a stalled client; a look at all of them only when that is not enough.
-        let oldest_bytes = self.lane(entry.qos).oldest_size_of(id);
-        if !self.fits_without(1, oldest_bytes, size, limits) {
-            let (count, bytes) = self.lane(entry.qos).share_of(id);
-            if count == 0 || (!self.fits_without(count, bytes, size, limits) && bytes < size) {
-                return self.dropped(&entry, DropReason::Oldest);
-            }
-            let others_fill = !self.fits_without(count, bytes, size, limits);
-            while (others_fill && removed_bytes < size) || (!others_fill && !self.fits(size, limits)) {
-                let Some(oldest) = self.lane(entry.qos).remove_oldest_of(id) else { break };
-                removed_bytes += oldest.size_bytes as usize;
-                self.note_drop(&oldest);
-                removed += 1;
-            }
-        } else if let Some(oldest) = self.lane(entry.qos).remove_oldest_of(id) {
-            self.note_drop(&oldest);
-            removed = 1;
-        }
-        if removed == 0 {
-            return self.dropped(&entry, DropReason::Oldest);
-        }
-        put(self, entry);
-        Pushed::Made(DropReason::Oldest, removed)
-    }
-
-    fn fits_without(&self, count: usize, bytes: usize, size: usize, limits: &Limits) -> bool {
-        self.messages().saturating_sub(count) < limits.messages_max
-            && self.bytes().saturating_sub(bytes).saturating_add(size) <= limits.bytes_max
-    }
-
-    fn fits(&self, size: usize, limits: &Limits) -> bool {
-        let is_empty = self.messages() == 0 && self.encoded_bytes() == 0;
-        let has_room =
-            self.messages() < limits.messages_max && self.bytes().saturating_add(size) <= limits.bytes_max;
-        is_empty || has_room
     }
 
     fn lane(&mut self, qos: QoS) -> &mut Lane {
         if qos == QoS::AtMostOnce { &mut self.qos0 } else { self.acked.get_or_insert_default() }
     }
 
-    // ---- in: the owner's frames ----
+    // ---- the owner's frames ----
 
     pub(crate) fn push_control(&mut self, frame: Frame) {
         if matches!(self.phase, Phase::Open | Phase::Closing(..)) {
@@ -562,220 +195,8 @@ impl Queue {
         self.held &= !(why as u8);
     }
 
-    // ---- out: to the writer ----
-
-    /// Moves up to `budget_bytes` (and at least one frame, if there is any) into `into`. Expired deliveries are
-    /// left out and counted.
-    pub(crate) fn take(&mut self, into: &mut Vec<Taken>, budget_bytes: usize, now: Instant) -> Rest {
-        self.touched = false;
-        self.owner_due = false;
-        if matches!(self.phase, Phase::Taken | Phase::Ended) {
-            return Rest::Nothing; // RFC 6455 §5.5.1: no frame after the Close
-        }
-        let mut budget = Budget { left: budget_bytes, taken: 0 };
-        while budget.allows()
-            && let Some(frame) = self.pop_control()
-        {
-            budget.put(frame, into);
-        }
-        if self.held != 0 {
-            return if self.control_bytes() > 0 { Rest::More } else { Rest::Nothing };
-        }
-        while budget.allows()
-            && let Some(frame) = self.pop_encoded()
-        {
-            budget.put(frame, into);
-        }
-        while budget.allows()
-            && let Some(entry) = self.pop_ready()
-        {
-            if entry.publication.is_expired(now) {
-                self.expired += 1;
-                continue;
-            }
-            budget.spend(entry.publication.size_bytes());
-            into.push(Taken::Entry(entry));
-        }
-        if !budget.allows() {
-            return Rest::More;
-        }
-        if self.needs_session() {
-            self.owner_due = true;
-            return Rest::Session;
-        }
-        self.take_close(into);
-        self.shrink();
-        Rest::Nothing
-    }
-
-    fn pop_control(&mut self) -> Option<Frame> {
-        self.own.as_mut()?.pop_control()
-    }
-
-    fn pop_encoded(&mut self) -> Option<Frame> {
-        self.own.as_mut()?.pop_encoded()
-    }
-
     fn own(&mut self) -> &mut Own {
         self.own.get_or_insert_default()
-    }
-
-    /// The next delivery whose bytes are ready.
-    fn pop_ready(&mut self) -> Option<Entry> {
-        if self.owner_encodes || self.notice.goes_first() {
-            self.skip_dead();
-            return None;
-        }
-        loop {
-            let entry =
-                self.qos0.pop_front_if(|entry| entry.form.is_some() || !entry.subscription.is_alive())?;
-            if entry.subscription.is_alive() {
-                return Some(entry);
-            }
-        }
-    }
-
-    fn skip_dead(&mut self) {
-        while self.qos0.pop_front_if(|entry| !entry.subscription.is_alive()).is_some() {}
-        if let Some(acked) = &mut self.acked {
-            while acked.pop_front_if(|entry| !entry.subscription.is_alive()).is_some() {}
-        }
-    }
-
-    fn needs_session(&mut self) -> bool {
-        if self.qos0.is_empty() && self.acked.is_none() {
-            return false;
-        }
-        self.skip_dead();
-        let qos0 = !self.qos0.is_empty() && self.wants.qos0;
-        let acked = self.acked.as_ref().is_some_and(|acked| !acked.is_empty()) && self.wants.acked > 0;
-        self.is_open() && (qos0 || acked)
-    }
-
-    fn take_close(&mut self, into: &mut Vec<Taken>) {
-        if let Phase::Closing(frame, _) = &mut self.phase {
-            into.push(Taken::Close(std::mem::take(&mut **frame)));
-            self.phase = Phase::Taken;
-        }
-    }
-
-    fn shrink(&mut self) {
-        self.qos0.shrink_if_empty();
-        self.acked.take_if(|acked| acked.is_empty());
-        self.own.take_if(|own| own.is_empty());
-    }
-
-    // ---- out: to the session ----
-
-    /// Takes up to `count` deliveries that need the session: of the acknowledged lane as many as there is room for in
-    /// the window, then a run of the QoS 0 lane. Expired ones are left out and
-    /// counted.
-    pub(crate) fn take_for_session(
-        &mut self,
-        into: &mut Vec<Entry>,
-        count: usize,
-        wants: Wants,
-        now: Instant,
-    ) {
-        self.wants = wants;
-        self.owner_due = false;
-        // Closed for new ones by an order, what is queued may still be encoded.
-        if !matches!(self.phase, Phase::Open) {
-            return;
-        }
-        // Half, so that neither starves the other.
-        let acked_max = if self.qos0.is_empty() { count } else { count.div_ceil(2) };
-        let mut acked = wants.acked;
-        while acked > 0
-            && into.len() < acked_max
-            && let Some(entry) = self.acked.as_mut().and_then(|acked| acked.pop_front_if(|_| true))
-        {
-            acked -= usize::from(self.hand_over(entry, into, now));
-        }
-        // What it can take after these, for whoever asks before the session does.
-        self.wants.acked = acked;
-        let through_owner = self.owner_encodes || self.notice.goes_first();
-        while wants.qos0 && into.len() < count {
-            let needs =
-                |entry: &Entry| through_owner || entry.form.is_none() || !entry.subscription.is_alive();
-            let Some(entry) = self.qos0.pop_front_if(needs) else { break };
-            self.hand_over(entry, into, now);
-        }
-        if !into.is_empty() {
-            self.notice.has_ridden();
-        }
-    }
-
-    fn hand_over(&mut self, entry: Entry, into: &mut Vec<Entry>, now: Instant) -> bool {
-        if !entry.subscription.is_alive() {
-            return false;
-        }
-        if entry.publication.is_expired(now) {
-            self.expired += 1;
-            return false;
-        }
-        into.push(entry);
-        true
-    }
-
-    /// Deliveries that expired in the queue since the last call.
-    pub(crate) fn take_expired(&mut self) -> u32 {
-        std::mem::take(&mut self.expired)
-    }
-
-    /// Those who wait for room, when there will be none.
-    pub(crate) fn take_waiters(&mut self) -> Vec<Weak<Outbox>> {
-        self.room.as_mut().map(|room| room.take_waiters()).unwrap_or_default()
-    }
-
-    /// What was lost since the last call. While it gives something, the owner asks again after
-    /// [`LAG_INTERVAL`] and is not woken for it before.
-    pub(crate) fn take_lag(&mut self) -> Option<Box<Lag>> {
-        self.notice.take()
-    }
-
-    // ---- room ----
-
-    /// Called when something was taken: who waited for room, if there is some.
-    pub(crate) fn waiters_if_room(
-        &mut self,
-        taken: Departed,
-        limits: &Limits,
-        now: Instant,
-    ) -> Vec<Weak<Outbox>> {
-        if let Some(room) = &mut self.room {
-            room.note_taken(taken);
-        }
-        let is_over = self.is_over_mark(limits);
-        let room = self.room.as_mut().filter(|room| !is_over && room.is_awaited());
-        room.map(|room| room.open(limits, now)).unwrap_or_default()
-    }
-
-    /// Has the owner woken by [`Queue::signal_below_half`], unless there is room already.
-    pub(crate) fn wakes_below_half(&mut self, limits: &Limits) -> bool {
-        self.awaits_half = !self.is_below_half(limits);
-        self.awaits_half
-    }
-
-    /// Called when something was taken.
-    pub(crate) fn signal_below_half(&mut self, limits: &Limits) {
-        if self.awaits_half && self.is_below_half(limits) {
-            self.awaits_half = false;
-            self.signals.add(Signals::SESSION);
-        }
-    }
-
-    /// Enters a publisher that waits for room. `false`: there is room, or the client is going.
-    pub(crate) fn wait_for_room(&mut self, publisher: Weak<Outbox>, limits: &Limits) -> bool {
-        let waits = self.is_open() && self.is_over_mark(limits);
-        if waits {
-            self.room.get_or_insert_default().wait(publisher);
-        }
-        waits
-    }
-
-    fn is_over_mark(&self, limits: &Limits) -> bool {
-        self.messages() >= limits.messages_max || self.bytes() >= limits.bytes_max
     }
 
     // ---- the end ----
@@ -848,7 +269,7 @@ impl Queue {
         matches!(self.phase, Phase::Ended)
     }
 
-    // ---- marks and sums ----
+    // ---- sums ----
 
     pub(crate) fn messages(&self) -> usize {
         let acked = self.acked.as_ref().map_or(0, |acked| acked.len());
@@ -873,66 +294,7 @@ impl Queue {
         self.messages() * 2 < limits.messages_max && self.bytes() * 2 < limits.bytes_max
     }
 
-    /// Takes on the duty to flush. `false`: somebody else has it, or the owner will do it.
-    pub(crate) fn touch(&mut self) -> bool {
-        let is_owners = self.blocked_since.is_some() || self.held != 0 || self.owner_due;
-        let is_first = !self.touched && !is_owners;
-        self.touched |= is_first;
-        is_first
-    }
-
-    /// The socket takes no more. The owner is told once, and waits for it from then on: telling it each time would
-    /// make it try for ever.
-    pub(crate) fn block(&mut self, now: Instant) {
-        if self.blocked_since.is_none() {
-            self.blocked_since = Some(now);
-            self.signals.add(Signals::BLOCKED);
-        }
-    }
-
-    /// The socket took bytes but not all: its silence counts from here.
-    pub(crate) fn block_anew(&mut self, now: Instant) {
-        self.block(now);
-        self.blocked_since = Some(now);
-    }
-
-    /// The socket took all. The owner goes on with what it put off meanwhile.
-    pub(crate) fn unblock(&mut self) {
-        if self.blocked_since.take().is_some() {
-            self.signals.add(Signals::SESSION);
-        }
-    }
-
-    pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        self.blocked_since
-    }
-
-    // ---- waking the owner ----
-
-    pub(crate) fn signal(&mut self, signal: Signals) {
-        self.signals.add(signal);
-    }
-
-    /// The waker, once, if there is something to look at.
-    pub(crate) fn waker_if_signalled(&mut self) -> Option<Waker> {
-        if self.signals.is_empty() { None } else { self.waker.take() }
-    }
-
-    /// What happened since the last call; with nothing, the owner is woken at the next signal.
-    pub(crate) fn poll_signals(&mut self, waker: &Waker) -> Signals {
-        let signals = std::mem::take(&mut self.signals);
-        if signals.is_empty() && !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.waker = Some(waker.clone());
-        }
-        signals
-    }
-
     // ---- what the client is told ----
-
-    fn dropped(&mut self, entry: &Entry, reason: DropReason) -> Pushed {
-        self.note_drop(entry);
-        Pushed::Dropped(reason)
-    }
 
     /// Counts a drop that was decided elsewhere (memory of the whole broker).
     pub(crate) fn note_drop(&mut self, entry: &Entry) {
@@ -958,30 +320,10 @@ impl Queue {
             self.signals.add(Signals::LAG);
         }
     }
-}
 
-/// Bytes that one take may still move.
-struct Budget {
-    left: usize,
-    taken: usize,
-}
-
-impl Budget {
-    fn allows(&self) -> bool {
-        self.left > 0 && self.taken < FRAMES_PER_TAKE_MAX
-    }
-
-    fn put(&mut self, frame: Frame, into: &mut Vec<Taken>) {
-        self.spend(frame.len());
-        into.push(Taken::Frame(frame.front));
-        into.extend(frame.body.map(Taken::Frame));
-    }
-
-    fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(bytes);
-        self.taken += 1;
+    /// What was lost since the last call. While it gives something, the owner asks again after
+    /// [`LAG_INTERVAL`] and is not woken for it before.
+    pub(crate) fn take_lag(&mut self) -> Option<Box<Lag>> {
+        self.notice.take()
     }
 }
-
-/// Frames of one take; bounds the work under the queue's lock.
-const FRAMES_PER_TAKE_MAX: usize = 256;

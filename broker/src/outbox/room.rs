@@ -14,20 +14,33 @@ pub const SLOW_WINDOW: Duration = Duration::from_secs(10);
 pub(crate) struct Room {
     over_since: Option<Instant>,
     /// Taken since then: a queue that is turned over in time is long, but not slow.
-    taken: Departed,
+    taken: Amount,
+    /// What waits in the client's mailbox for a place in the queue; it counts against the mark too.
+    behind: Amount,
     window_start: Option<Instant>,
     spent: Duration,
     waiters: Vec<Weak<Outbox>>,
 }
 
-/// What has left a queue.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Departed {
+/// So many deliveries, of so many bytes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
 }
 
-impl Departed {
+impl std::ops::Add for Amount {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_add(other.messages),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
+impl Amount {
     /// The time that a queue may take for this: [`Limits::publish_wait`] for all that it holds at its mark.
     fn allowance(self, limits: &Limits) -> Duration {
         let share = |taken: usize, mark: usize| {
@@ -46,8 +59,18 @@ impl Room {
         now.saturating_duration_since(since) < patience && self.spent_at(now) < limits.slow_after
     }
 
+    /// So much waits behind the queue.
+    pub(crate) fn set_behind(&mut self, behind: Amount) {
+        self.behind = behind;
+    }
+
+    /// What waits behind the queue.
+    pub(crate) fn behind(&self) -> Amount {
+        self.behind
+    }
+
     /// Something has left the queue.
-    pub(crate) fn note_taken(&mut self, taken: Departed) {
+    pub(crate) fn note_taken(&mut self, taken: Amount) {
         if self.over_since.is_some() {
             self.taken.messages = self.taken.messages.saturating_add(taken.messages);
             self.taken.bytes = self.taken.bytes.saturating_add(taken.bytes);
@@ -116,7 +139,7 @@ mod tests {
         let steps = (0..2000u32).map(|step| STEP * step);
         let ended = steps.into_iter().find(|elapsed| {
             let is_patient = room.is_patient(&limits, start + *elapsed);
-            room.note_taken(Departed { messages: taken_per_step, bytes: 0 });
+            room.note_taken(Amount { messages: taken_per_step, bytes: 0 });
             !is_patient
         });
         assert_eq!(ended, expected, "{taken_per_step} in {STEP:?}");
@@ -146,7 +169,7 @@ mod tests {
             room.wait(Weak::new());
             now += Duration::from_millis(199);
             assert!(room.is_patient(&limits, now));
-            room.note_taken(Departed { messages: 1, bytes: 0 });
+            room.note_taken(Amount { messages: 1, bytes: 0 });
             assert_eq!(room.open(&limits, now).len(), 1);
         }
         assert!(!room.is_patient(&limits, now));
@@ -169,7 +192,7 @@ mod tests {
                 room.is_patient(&limits, now);
                 room.wait(Weak::new());
                 now += STEP;
-                room.note_taken(Departed { messages: taken, bytes: 0 });
+                room.note_taken(Amount { messages: taken, bytes: 0 });
                 room.open(&limits, now);
             }
             assert_eq!(room.is_patient(&limits, now), is_borne, "{taken}");

@@ -14,6 +14,7 @@ mod cache;
 mod exact;
 mod generation;
 mod matched;
+mod positions;
 pub mod shared;
 mod subscribers;
 mod wildcard;

@@ -5,9 +5,7 @@ use hashbrown::HashTable;
 use tidegate_protocol::session::SubscriptionId;
 
 use super::Member;
-
-/// Longer lists get an index.
-const LISTED_MAX: usize = 16;
+use super::positions::{LISTED_MAX, hash, narrow, widen};
 
 /// A set of members, at most one for each client and subscription id. 16 bytes while it holds none or one.
 pub(super) enum Subscribers<M> {
@@ -180,23 +178,6 @@ fn is<M: Member>(member: &M, client: u64, subscription: SubscriptionId) -> bool 
 
 fn hash_at<M: Member>(members: &[M], at: u32) -> u64 {
     members.get(widen(at)).map_or(0, |member| hash(member.client()))
-}
-
-/// Client keys are counted up by the broker itself, so mixing them is enough: nobody can choose collisions.
-fn hash(client: u64) -> u64 {
-    let wide = u128::from(client ^ 0x243f_6a88_85a3_08d3) * 0x9e37_79b9_7f4a_7c15;
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
-    let (low, high) = (wide as u64, (wide >> 64) as u64);
-    low ^ high
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "four billion members would not fit into memory")]
-fn narrow(position: usize) -> u32 {
-    position as u32
-}
-
-fn widen(position: u32) -> usize {
-    position as usize
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tidegate_protocol::session::SubscriptionId;
 use tidegate_protocol::topic::Topic;
 
 use super::matched::Collector;
+use super::positions::{narrow, widen};
 use super::subscribers::Subscribers;
 use super::{Member, first_level, shard_of};
 
@@ -285,16 +286,4 @@ impl<M: Member> Node<M> {
 fn edge_hash<M: Member>(nodes: &[Node<M>], hasher: &RandomState, at: u32) -> u64 {
     let node = &nodes[widen(at)];
     hasher.hash_one((node.parent, &*node.level))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "four billion nodes of 64 bytes would not fit into memory"
-)]
-fn narrow(index: usize) -> u32 {
-    index as u32
-}
-
-fn widen(index: u32) -> usize {
-    index as usize
 }

@@ -183,6 +183,19 @@ impl Writer {
         Ok(ticket)
     }
 
+    /// Whether [`Writer::submit`] would take something now.
+    pub fn admit(&self) -> Result<(), StoreError> {
+        let shared = &*self.0;
+        if shared.is_failing.load(Ordering::Relaxed) {
+            return Err(StoreError::Failing);
+        }
+        let is_full = shared.is_full.load(Ordering::Relaxed);
+        if is_full || shared.queue.lock().bytes >= shared.settings.pending_bytes_max {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
     /// `None`: not yet. Tickets are done in order. Costs one or two atomic reads unless something failed.
     #[must_use]
     pub fn outcome(&self, ticket: Ticket) -> Option<Result<(), StoreError>> {

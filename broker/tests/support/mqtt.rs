@@ -24,8 +24,12 @@ pub struct Mqtt {
     next_id: u16,
 }
 
-const LIMITS: Limits =
-    Limits { packet_bytes_max: 16 * 1024 * 1024, topic: TopicLimits::STANDARD, user_properties_max: 1000 };
+const LIMITS: Limits = Limits {
+    packet_bytes_max: 16 * 1024 * 1024,
+    topic: TopicLimits::STANDARD,
+    user_properties_max: 1000,
+    filters_max: 1000,
+};
 
 /// CONNECT with nothing special.
 pub fn connect(version: Version, client_id: &str) -> Connect {

@@ -10,8 +10,12 @@ use tidegate_protocol::topic::TopicLimits;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&mode, data)) = data.split_first() else { return };
-    let limits =
-        Limits { packet_bytes_max: 1 << 16, topic: TopicLimits::STANDARD, user_properties_max: 100 };
+    let limits = Limits {
+        packet_bytes_max: 1 << 16,
+        topic: TopicLimits::STANDARD,
+        user_properties_max: 100,
+        filters_max: 100,
+    };
     let mut codec = match mode % 4 {
         0 => Codec::server(limits),
         1 => Codec::client(Version::V3_1, limits),

@@ -8,6 +8,7 @@ use super::packet::{Packet, PacketType, ReasonCode, Version};
 use super::property::Sender;
 use crate::publication::QoS;
 use crate::reader::Reader;
+use crate::session::CloseKind;
 use crate::topic::{TopicError, TopicLimits};
 
 /// The largest remaining length that four bytes can say (§1.5.5).
@@ -31,6 +32,9 @@ pub struct Limits {
     pub topic: TopicLimits,
     /// User properties in one list (SEC-15).
     pub user_properties_max: usize,
+    /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. One takes four bytes on the wire, and 174 bytes of memory until
+    /// it is answered, so that the size of the packet alone bounds too little (SEC-15).
+    pub filters_max: usize,
 }
 
 /// Decodes and encodes the packets of one connection. A server learns the version from CONNECT.
@@ -101,6 +105,16 @@ impl DecodeError {
             Self::ClientIdentifier => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
             Self::UserProperties { .. } | Self::Filters { .. } => ReasonCode::QUOTA_EXCEEDED,
             Self::UnsupportedVersion { .. } => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
+        }
+    }
+
+    /// The kind of close behind it. Too much in one packet is too much again after any wait, unlike the other quotas
+    /// that have the same code: the client has to be mended, and the close is the one for what is too big (WIRE §5).
+    #[must_use]
+    pub const fn close_kind(&self) -> CloseKind {
+        match self {
+            Self::UserProperties { .. } | Self::Filters { .. } => CloseKind::TooBig,
+            _ => self.reason().close_kind(),
         }
     }
 }

@@ -157,7 +157,7 @@ impl Codec {
         let properties = self.properties(field, Place::Subscribe)?;
         let mut filters = Vec::new();
         while !field.is_empty() {
-            check_filter_count(filters.len())?;
+            self.check_filter_count(filters.len())?;
             let filter = self.filter(field)?;
             filters.push(self.subscription(filter, field.u8()?)?);
         }
@@ -208,6 +208,12 @@ impl Codec {
         }
     }
 
+    /// Asked before each filter is decoded (SEC-15).
+    const fn check_filter_count(&self, count: usize) -> Decoded<()> {
+        let limit = self.limits.filters_max;
+        if count >= limit { Err(DecodeError::Filters { limit }) } else { Ok(()) }
+    }
+
     fn decode_suback(&self, field: &mut Field<'_>) -> Decoded<SubAck> {
         let packet_id = field.packet_id()?;
         let properties = self.properties(field, Place::SubAck)?;
@@ -230,7 +236,7 @@ impl Codec {
         let properties = self.properties(field, Place::Unsubscribe)?;
         let mut filters = Vec::new();
         while !field.is_empty() {
-            check_filter_count(filters.len())?;
+            self.check_filter_count(filters.len())?;
             filters.push(self.filter(field)?);
         }
         if filters.is_empty() {
@@ -292,14 +298,6 @@ const fn is_sent_by(sender: Sender, reason: ReasonCode, packet_type: PacketType)
         (PacketType::Auth, Sender::Server) => reason.0 != ReasonCode::REAUTHENTICATE.0,
         _ => true,
     }
-}
-
-/// Filters in one packet, about 1.5 MiB when decoded. A filter takes four bytes on the wire and twenty times that in
-/// memory, so that the size of the packet alone bounds too little (SEC-15). A client may send several packets.
-const FILTERS_MAX: usize = 16_384;
-
-const fn check_filter_count(count: usize) -> Decoded<()> {
-    if count >= FILTERS_MAX { Err(DecodeError::Filters { limit: FILTERS_MAX }) } else { Ok(()) }
 }
 
 fn check_connect_flags(version: Version, flags: u8) -> Decoded<()> {

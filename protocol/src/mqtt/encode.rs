@@ -35,8 +35,7 @@ impl PublishHead<'_> {
         let head_len = 2 + self.topic.len() + packet_id_len + properties_len;
         // To the byte: what is left over would cost a second allocation when it is shared.
         let mut out = BytesMut::with_capacity(1 + var_int_len(head_len + self.payload_len) + head_len);
-        let flags = u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
-        out.put_u8(first_byte(PacketType::Publish, flags));
+        out.put_u8(publish_first_byte(self.dup, self.qos, self.retain));
         put_var_int(&mut out, head_len + self.payload_len);
         put_binary(&mut out, self.topic.as_bytes());
         if self.qos != QoS::AtMostOnce {
@@ -50,6 +49,16 @@ impl PublishHead<'_> {
     }
 }
 
+pub(super) const fn publish_first_byte(dup: bool, qos: QoS, retain: bool) -> u8 {
+    first_byte(PacketType::Publish, (dup as u8) << 3 | (qos as u8) << 1 | retain as u8)
+}
+
+/// Where the packet identifier stands in a PUBLISH above QoS 0: behind the fixed header and the topic.
+pub(super) fn publish_packet_id_at(packet: &[u8], topic: &str) -> usize {
+    let remaining_length_len = packet.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 1;
+    1 + remaining_length_len + 2 + topic.len()
+}
+
 impl Codec {
     /// Appends a packet.
     pub fn encode(&self, packet: &Packet, out: &mut BytesMut) {
@@ -57,7 +66,7 @@ impl Codec {
         let flags = match packet {
             Packet::Publish(publish) => {
                 self.put_publish(publish, &mut body);
-                u8::from(publish.dup) << 3 | (publish.qos as u8) << 1 | u8::from(publish.retain)
+                publish_first_byte(publish.dup, publish.qos, publish.retain) & 0x0F
             }
             Packet::PubRel(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) => 0x02,
             _ => 0,

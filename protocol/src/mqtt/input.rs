@@ -38,13 +38,10 @@ impl Input {
     pub(super) fn next(&mut self, codec: &mut Codec) -> Result<Option<Packet>, DecodeError> {
         if self.partial.is_empty() {
             return match codec.frame_len(&self.rest)? {
-                Some(len) if len <= self.rest.len() => {
-                    let frame = self.rest.split_to(len);
-                    if self.rest.is_empty() {
-                        self.rest = Bytes::new();
-                    }
-                    codec.decode_frame(&frame).map(Some)
+                Some(len) if len == self.rest.len() => {
+                    codec.decode_frame(&std::mem::take(&mut self.rest)).map(Some)
                 }
+                Some(len) if len < self.rest.len() => codec.decode_frame(&self.rest.split_to(len)).map(Some),
                 _ => {
                     self.partial.extend_from_slice(&std::mem::take(&mut self.rest));
                     Ok(None)

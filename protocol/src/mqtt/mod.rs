@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::codec::{Codec, DecodeError, Limits, Role};
-pub use self::forms::{MQTT3_LIVE, MQTT3_RETAINED, MQTT5_LIVE, MQTT5_RETAINED};
+pub use self::forms::{FORMS, MQTT3_LIVE, MQTT3_RETAINED, MQTT5_LIVE, MQTT5_RETAINED};
 use self::packet::Version;
 use crate::publication::QoS;
 use crate::session::Session;
@@ -68,6 +68,8 @@ pub struct Settings {
     pub subscriptions_max: usize,
     /// User properties in one packet's list.
     pub user_properties_max: usize,
+    /// `mqtt.max_filters_per_subscribe`: of UNSUBSCRIBE too.
+    pub filters_max: usize,
     /// Bytes of a client identifier.
     pub client_id_bytes_max: usize,
     /// `mqtt.response_information`: with the client identifier behind it, where a client that asks is to have its
@@ -102,7 +104,7 @@ impl Default for Settings {
             versions: Versions { v3_1: true, v3_1_1: true, v5: true },
             max_qos: QoS::ExactlyOnce,
             receive_maximum: 256,
-            max_inflight: 64,
+            max_inflight: 256,
             topic_alias_maximum: 16,
             is_retain_available: true,
             topic_limits: TopicLimits { bytes_max: 4096, levels_max: 128 },
@@ -114,14 +116,15 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             subscriptions_max: 1000,
             user_properties_max: 100,
+            filters_max: 4096,
             client_id_bytes_max: 256,
             response_information: None,
         }
     }
 }
 
-/// Begins a session. A bearer credential counts when CONNECT brings none of its own.
+/// Begins a session, which shares the settings with all others. A bearer credential counts when CONNECT brings none of its own.
 #[must_use]
-pub fn open(bearer: Option<Box<str>>, settings: &Settings, now: Instant) -> Box<dyn Session> {
-    Box::new(session::MqttSession::new(bearer, settings.clone(), now))
+pub fn open(bearer: Option<Box<str>>, settings: &Arc<Settings>, now: Instant) -> Box<dyn Session> {
+    Box::new(session::MqttSession::new(bearer, Arc::clone(settings), now))
 }

@@ -160,6 +160,21 @@ impl Outgoing {
         })
     }
 
+    /// Appends the frame to others, but for a large body, which is returned: it goes right behind.
+    #[must_use]
+    pub fn put_frame(&self, deflating: Option<&Deflating>, out: &mut BytesMut) -> Option<Bytes> {
+        match deflating.and_then(|deflating| self.compressed(deflating)) {
+            Some((front, body)) => {
+                out.put_slice(&front);
+                body
+            }
+            None => {
+                let body = self.body.as_ref().map(|body| &body.bytes);
+                put_joined(out, data_byte(self.kind, false), &[&self.head], body)
+            }
+        }
+    }
+
     /// The frame as a client sends it: in one piece and masked.
     #[must_use]
     pub fn into_masked_frame(self, deflating: Option<&Deflating>, mask: Mask) -> Bytes {
@@ -201,20 +216,23 @@ impl Outgoing {
 
 /// A frame of `parts` and a shared part, which is joined to them if it is small.
 fn join(first: u8, parts: &[&[u8]], shared: Option<&Bytes>) -> (Bytes, Option<Bytes>) {
+    let mut frame = BytesMut::new();
+    let rest = put_joined(&mut frame, first, parts, shared);
+    (frame.freeze(), rest)
+}
+
+/// Appends such a frame. Gives the shared part if that is to follow.
+fn put_joined(out: &mut BytesMut, first: u8, parts: &[&[u8]], shared: Option<&Bytes>) -> Option<Bytes> {
     let own_len = parts.iter().map(|part| part.len()).sum::<usize>();
     let shared_len = shared.map_or(0, Bytes::len);
     let len = own_len + shared_len;
-    let is_joined = shared_len <= JOINED_BYTES_MAX;
-    let mut frame = BytesMut::with_capacity(header_len(len) + if is_joined { len } else { own_len });
-    put_header(&mut frame, first, len, None);
-    for part in parts {
-        frame.put_slice(part);
+    let joined = shared.filter(|_| shared_len <= JOINED_BYTES_MAX);
+    out.reserve(header_len(len) + own_len + joined.map_or(0, Bytes::len));
+    put_header(out, first, len, None);
+    for part in parts.iter().copied().chain(joined.map(|joined| &joined[..])) {
+        out.put_slice(part);
     }
-    match shared {
-        Some(shared) if is_joined => frame.put_slice(shared),
-        _ => {}
-    }
-    (frame.freeze(), shared.filter(|_| !is_joined).cloned())
+    shared.filter(|_| joined.is_none()).cloned()
 }
 
 /// Where the message begins in an unmasked frame.

@@ -123,10 +123,9 @@ fn words(version: Version, when: When, reason: ReasonCode) -> Option<ReasonCode>
 /// WIRE §5.
 fn websocket_code(reason: ReasonCode) -> u16 {
     match reason {
-        ReasonCode::PACKET_TOO_LARGE => 1009,
+        ReasonCode::PACKET_TOO_LARGE | ReasonCode::QUOTA_EXCEEDED => 1009,
         ReasonCode::TOPIC_NAME_INVALID => 1008,
         ReasonCode::UNSUPPORTED_PROTOCOL_VERSION | ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => 4000,
-        ReasonCode::QUOTA_EXCEEDED => 4100,
         _ => 1002,
     }
 }

@@ -17,8 +17,12 @@ use tidegate_protocol::topic::TopicLimits;
 
 use self::packets::{of_mqtt_3, of_mqtt_5};
 
-const LIMITS: Limits =
-    Limits { packet_bytes_max: 1 << 20, topic: TopicLimits::STANDARD, user_properties_max: 100 };
+const LIMITS: Limits = Limits {
+    packet_bytes_max: 1 << 20,
+    topic: TopicLimits::STANDARD,
+    user_properties_max: 100,
+    filters_max: 100,
+};
 
 /// Reads a packet with the other codec: what it means in our words, and the bytes that the other one writes for it,
 /// unless it is known to write them wrongly.

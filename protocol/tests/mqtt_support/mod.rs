@@ -13,7 +13,7 @@ use tidegate_protocol::mqtt::packet::{
 use tidegate_protocol::mqtt::{self, Codec, Limits, Settings};
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    self, CloseKind, CloseReason, Connected, Delivery, Granted, Output, Published, Reply, Request,
+    self, CloseKind, CloseReason, Connected, Delivery, Granted, Outgoing, Output, Published, Reply, Request,
     RetainHandling, Session, SubscriptionId, Tag, Token,
 };
 use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
@@ -31,10 +31,14 @@ pub(crate) struct Conversation {
 impl Conversation {
     pub(crate) fn open(version: Version, settings: &Settings) -> Self {
         let now = Instant::now();
-        let limits =
-            Limits { packet_bytes_max: usize::MAX, topic: TopicLimits::STANDARD, user_properties_max: 100 };
+        let limits = Limits {
+            packet_bytes_max: usize::MAX,
+            topic: TopicLimits::STANDARD,
+            user_properties_max: 100,
+            filters_max: 100,
+        };
         Self {
-            session: mqtt::open(None, settings, now),
+            session: mqtt::open(None, &Arc::new(settings.clone()), now),
             codec: Codec::client(version, limits),
             now,
             requests: Vec::new(),
@@ -152,21 +156,34 @@ impl Conversation {
         while let Some(output) = self.session.poll_output() {
             assert!(self.closed.is_none(), "nothing comes after Close: {output:?}");
             match output {
-                Output::Send(outgoing) => {
-                    assert_eq!(outgoing.kind, MessageKind::Binary);
-                    let mut bytes = BytesMut::from(&outgoing.head[..]);
-                    if let Some(body) = &outgoing.body {
-                        bytes.extend_from_slice(body.bytes());
-                    }
-                    let mut bytes = bytes.freeze();
-                    let packet = self.codec.decode(&mut bytes).unwrap().unwrap();
-                    assert!(bytes.is_empty());
-                    self.packets.push(packet);
+                Output::Send(outgoing) => self.sent(&outgoing),
+                Output::SendStamped(stamped) => {
+                    let (tag, packet_id) = (stamped.tag, stamped.packet_id);
+                    self.requests.push((Token(0), Request::Assign { tag, packet_id }));
+                    let mut frame = BytesMut::from("before");
+                    stamped.put_frame(&mut frame);
+                    let outgoing = stamped.into_outgoing();
+                    let mut same = BytesMut::from("before");
+                    let body = outgoing.put_frame(None, &mut same);
+                    assert_eq!((frame, None), (same, body), "both ways to send it");
+                    self.sent(&outgoing);
                 }
                 Output::Request(token, request) => self.requests.push((token, request)),
                 Output::Close(reason, _) => self.closed = Some(reason),
             }
         }
+    }
+
+    fn sent(&mut self, outgoing: &Outgoing) {
+        assert_eq!(outgoing.kind, MessageKind::Binary);
+        let mut bytes = BytesMut::from(&outgoing.head[..]);
+        if let Some(body) = &outgoing.body {
+            bytes.extend_from_slice(body.bytes());
+        }
+        let mut bytes = bytes.freeze();
+        let packet = self.codec.decode(&mut bytes).unwrap().unwrap();
+        assert!(bytes.is_empty());
+        self.packets.push(packet);
     }
 }
 
@@ -206,6 +223,8 @@ pub(crate) fn message(name: &str) -> Publication {
 
 pub(crate) fn delivery(publication: Publication, qos: QoS, tag: u64) -> Delivery {
     Delivery {
+        packet_id: None,
+        dup: false,
         publication: Arc::new(publication),
         qos,
         retain: false,

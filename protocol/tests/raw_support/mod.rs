@@ -55,6 +55,7 @@ impl Client {
             assert!(self.closed.is_none(), "nothing follows a close: {output:?}");
             match output {
                 Output::Send(outgoing) => self.sent.push(outgoing),
+                Output::SendStamped(_) => panic!("raw knows no packet identifiers"),
                 Output::Request(token, request) => self.requests.push((token, request)),
                 Output::Close(reason, lane) => self.closed = Some((reason, lane)),
             }
@@ -128,6 +129,8 @@ impl Client {
 
     pub(crate) fn deliver(&mut self, publication: Publication, retain: bool) {
         let delivery = Delivery {
+            packet_id: None,
+            dup: false,
             publication: Arc::new(publication),
             qos: QoS::AtMostOnce,
             retain,

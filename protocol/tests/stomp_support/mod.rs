@@ -101,6 +101,7 @@ impl Talk {
 
     fn show(&mut self, output: Output) -> String {
         match output {
+            Output::SendStamped(_) => panic!("STOMP knows no packet identifiers"),
             Output::Send(outgoing) => {
                 let kind = if outgoing.kind == MessageKind::Text { "text" } else { "binary" };
                 let body = outgoing.body.map(|body| body.bytes().clone()).unwrap_or_default();
@@ -204,6 +205,8 @@ pub(crate) fn publication(topic: &str, payload: &[u8]) -> Publication {
 /// A delivery for the first subscription; the tag tells it from others.
 pub(crate) fn delivery(publication: Publication, qos: QoS, tag: u64) -> Delivery {
     Delivery {
+        packet_id: None,
+        dup: false,
         publication: Arc::new(publication),
         qos,
         retain: false,

@@ -10,9 +10,7 @@ use hashbrown::HashTable;
 use tidegate_protocol::session::SubscriptionId;
 
 use super::GroupMember;
-
-/// Longer lists get an index.
-const LISTED_MAX: usize = 16;
+use crate::router::positions::{LISTED_MAX, hash, narrow, widen};
 
 /// Positions tried at random before all members are asked.
 const RANDOM_TRIES: usize = 8;
@@ -315,21 +313,4 @@ impl<M: GroupMember> Ring<M> {
 
 fn hash_at<M: GroupMember>(slots: &[Slot<M>], at: u32) -> u64 {
     hash(slots[widen(at)].member.client())
-}
-
-/// Client keys are counted up by the broker itself, so mixing them is enough: nobody can choose collisions.
-fn hash(client: u64) -> u64 {
-    let wide = u128::from(client ^ 0x243f_6a88_85a3_08d3) * 0x9e37_79b9_7f4a_7c15;
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
-    let (low, high) = (wide as u64, (wide >> 64) as u64);
-    low ^ high
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "four billion members would not fit into memory")]
-fn narrow(position: usize) -> u32 {
-    position as u32
-}
-
-fn widen(position: u32) -> usize {
-    position as usize
 }

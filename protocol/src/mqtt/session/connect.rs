@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::auth::Authentication;
-use super::publish::publication;
+use super::publish::{NOT_THE_TEXT_IT_SAYS, is_the_text_it_says, publication};
 use super::send::reason_string;
 use super::{CONNECT, End, Handled, MqttSession, Phase};
 use crate::mqtt::aliases::ServerAliases;
@@ -122,6 +122,9 @@ impl MqttSession {
         let expiry = seconds(properties.and_then(|properties| properties.message_expiry_interval_s));
         let limits = &self.settings.topic_limits;
         let mut publication = publication(will.topic, will.payload, will.properties, limits)?;
+        if !is_the_text_it_says(&publication) {
+            return Err(End::new(ReasonCode::PAYLOAD_FORMAT_INVALID, NOT_THE_TEXT_IT_SAYS)); // §3.1.3.2.3
+        }
         publication.qos = will.qos;
         publication.retain = will.retain;
         Ok(Box::new(Will { publication, delay: delay.unwrap_or_default(), expiry }))

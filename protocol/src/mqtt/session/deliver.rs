@@ -10,10 +10,10 @@ use super::{IGNORED, MqttSession};
 use crate::mqtt::aliases::Alias;
 use crate::mqtt::codec::put_var_int;
 use crate::mqtt::encode::PublishHead;
-use crate::mqtt::forms::{put_publisher_properties, put_user_property};
+use crate::mqtt::forms::{put_publisher_properties, put_user_property, stamped};
 use crate::mqtt::in_flight::Awaits;
-use crate::publication::{BodyForm, QoS};
-use crate::session::{Delivery, DropReason, Lag, Outgoing, Output, Request, Settlement};
+use crate::publication::QoS;
+use crate::session::{Delivery, DropReason, Lag, Outgoing, Output, Request, Settlement, Stamped};
 use crate::websocket::MessageKind;
 
 /// What a PUBLISH says that is not in the delivery.
@@ -38,22 +38,37 @@ impl MqttSession {
             QoS::AtMostOnce => 0, // [MQTT-2.2.1-2]
             // `wants` has asked for no more than there are identifiers.
             // [MQTT-4.3.2-1], [MQTT-4.3.3-1]
-            _ => match self.in_flight.next_id() {
+            _ => match self.in_flight.id_for(delivery.packet_id) {
                 Some(packet_id) => packet_id,
                 None => return self.settle(delivery.tag, Settlement::Requeue),
             },
         };
-        let Some(publish) = self.first_publish(delivery, packet_id) else {
-            // [MQTT-3.1.2-25]: as if it had been sent.
-            self.settle(delivery.tag, Settlement::Dropped(DropReason::TooLarge));
-            return;
+        let stamped = if qos > QoS::AtMostOnce { self.stamped(delivery, qos, packet_id) } else { None };
+        let publish = match stamped {
+            Some(stamped) => Output::SendStamped(stamped),
+            None => match self.first_publish(delivery, packet_id) {
+                Some(publish) => Output::Send(publish),
+                // [MQTT-3.1.2-25]: as if it had been sent.
+                None => return self.settle(delivery.tag, Settlement::Dropped(DropReason::TooLarge)),
+            },
         };
         self.lag = None;
         if qos > QoS::AtMostOnce {
             self.in_flight.insert(packet_id, delivery.tag, Awaits::answer_to_publish(qos));
-            self.request(IGNORED, Request::Assign { tag: delivery.tag, packet_id });
+            if matches!(publish, Output::Send(_)) {
+                self.request(IGNORED, Request::Assign { tag: delivery.tag, packet_id });
+            }
         }
-        self.outputs.push_back(Output::Send(publish));
+        self.outputs.push_back(publish);
+    }
+
+    /// The shared bytes, if this client has no alias, lag or smaller limit of its own.
+    fn stamped(&self, delivery: &Delivery, qos: QoS, packet_id: u16) -> Option<Stamped> {
+        if self.aliases.is_some() || self.lag.is_some() {
+            return None;
+        }
+        let stamped = stamped(delivery, self.codec.version()?, qos, packet_id)?;
+        (stamped.len() <= self.client.packet_bytes_max).then_some(stamped) // [MQTT-3.1.2-24]
     }
 
     pub(super) fn delivery_qos(&self, delivery: &Delivery) -> QoS {
@@ -67,7 +82,8 @@ impl MqttSession {
         let alias = self.aliases.as_ref().and_then(|aliases| aliases.alias(topic));
         let lag = self.lag.as_deref();
         // DUP is this link's own [MQTT-3.3.1-3], [MQTT-4.3.2-2], [MQTT-4.3.3-2].
-        let sending = Sending { dup: false, packet_id, alias, lag, now: self.now };
+        let dup = is_dup(delivery, packet_id);
+        let sending = Sending { dup, packet_id, alias, lag, now: self.now };
         if let Some(publish) = self.publish(delivery, &sending) {
             if let (Some(Alias::First(number)), Some(aliases)) = (alias, &mut self.aliases) {
                 aliases.enter(topic, number);
@@ -100,9 +116,13 @@ impl MqttSession {
         if head.len() + publication.payload.len() > self.client.packet_bytes_max {
             return None; // [MQTT-3.1.2-24]
         }
-        let body = (!publication.payload.is_empty()).then(|| publication.body(&BodyForm::PAYLOAD).clone());
-        Some(Outgoing { kind: MessageKind::Binary, head, body })
+        Some(Outgoing { kind: MessageKind::Binary, head, body: publication.payload_body().cloned() })
     }
+}
+
+/// Of an acknowledged delivery that may have been sent before [MQTT-3.3.1-1]. QoS 0 has none [MQTT-3.3.1-2].
+const fn is_dup(delivery: &Delivery, packet_id: u16) -> bool {
+    delivery.dup && packet_id != 0
 }
 
 fn properties(delivery: &Delivery, sending: &Sending<'_>) -> BytesMut {

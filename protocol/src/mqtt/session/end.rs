@@ -16,18 +16,19 @@ use crate::session::{CloseKind, CloseReason, DataLane, Output, Request, WillFate
 #[derive(Debug)]
 pub(super) struct End {
     reason: ReasonCode,
+    kind: CloseKind,
     detail: Cow<'static, str>,
 }
 
 impl End {
     pub(super) fn new(reason: ReasonCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, kind: reason.close_kind(), detail: detail.into() }
     }
 }
 
 impl From<DecodeError> for End {
     fn from(error: DecodeError) -> Self {
-        Self { reason: error.reason(), detail: error.to_string().into() }
+        Self { reason: error.reason(), kind: error.close_kind(), detail: error.to_string().into() }
     }
 }
 
@@ -53,8 +54,7 @@ impl MqttSession {
 
     /// Says why in the words of the version, then closes.
     pub(super) fn end(&mut self, end: End) {
-        let End { reason, detail } = end;
-        let kind = reason.close_kind();
+        let End { reason, kind, detail } = end;
         match self.phase {
             Phase::AwaitingConnect | Phase::Connecting(_) | Phase::Challenged(_) => {
                 self.refuse_unconnected(reason, &detail);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::send::reason_string;
-use super::{End, Handled, IGNORED, MqttSession, PUBLISH_QOS1, PUBLISH_QOS2, RELEASE};
+use super::{
+    End, Handled, IGNORED, MqttSession, NO_TEXT_QOS1, NO_TEXT_QOS2, PUBLISH_QOS1, PUBLISH_QOS2, RELEASE,
+};
 use crate::mqtt::aliases::ClientAliases;
 use crate::mqtt::packet::{self, Ack, Packet, PacketType, ReasonCode};
 use crate::packet_ids::PacketIds;
@@ -59,6 +61,9 @@ impl MqttSession {
         publication.expires_at =
             expiry_s.and_then(|seconds| self.now.checked_add(Duration::from_secs(seconds.into())));
         let packet_id = publish.packet_id;
+        if !is_the_text_it_says(&publication) {
+            return self.refuse_format(qos, packet_id);
+        }
         match qos {
             QoS::AtMostOnce => {
                 self.request(IGNORED, Request::Publish(Box::new(Publish { publication, packet_id: None })));
@@ -78,6 +83,42 @@ impl MqttSession {
             }
         }
         Ok(())
+    }
+
+    /// §3.3.2.3.2. Without an acknowledgement to say it in, the connection ends. The others leave in their turn, behind
+    /// the answers that the broker still owes, so it is asked for something first: to forget an identifier that the
+    /// client uses anew, since an error in PUBREC ends the exchange.
+    fn refuse_format(&mut self, qos: QoS, packet_id: u16) -> Handled {
+        let kind = match qos {
+            QoS::AtMostOnce => {
+                return Err(End::new(ReasonCode::PAYLOAD_FORMAT_INVALID, NOT_THE_TEXT_IT_SAYS));
+            }
+            QoS::AtLeastOnce => {
+                self.received.unacknowledged = self.received.unacknowledged.saturating_add(1);
+                NO_TEXT_QOS1
+            }
+            QoS::ExactlyOnce => {
+                self.received.incomplete.insert(packet_id);
+                NO_TEXT_QOS2
+            }
+        };
+        self.ask(kind, packet_id, Request::Release { packet_id });
+        Ok(())
+    }
+
+    /// Its turn has come. `answer` is PUBACK or PUBREC.
+    pub(super) fn handle_refused_format(&mut self, answer: PacketType, packet_id: u16) {
+        self.note_answer();
+        if answer == PacketType::PubAck {
+            self.received.unacknowledged = self.received.unacknowledged.saturating_sub(1);
+        } else {
+            self.received.incomplete.remove(packet_id); // [MQTT-4.3.3-9]
+        }
+        let properties = reason_string(NOT_THE_TEXT_IT_SAYS);
+        self.answer_publish(
+            answer,
+            Ack { packet_id, reason: ReasonCode::PAYLOAD_FORMAT_INVALID, properties },
+        );
     }
 
     /// [MQTT-3.3.4-7]: a repetition of what is in the window does not count twice.
@@ -190,7 +231,14 @@ impl MqttSession {
     }
 }
 
-/// A publication of what a client said; QoS, RETAIN and expiry are the caller's.
+pub(super) const NOT_THE_TEXT_IT_SAYS: &str = "the payload is not UTF-8, as its format indicator says";
+
+/// Whether the payload is what the Payload Format Indicator says.
+pub(super) fn is_the_text_it_says(publication: &Publication) -> bool {
+    !publication.is_text || simdutf8::basic::from_utf8(&publication.payload).is_ok()
+}
+
+/// A publication of what a client said; QoS, RETAIN, expiry and a look at the payload are the caller's.
 pub(super) fn publication(
     topic: Topic,
     payload: Bytes,
@@ -208,10 +256,6 @@ pub(super) fn publication(
         ..
     } = *properties;
     publication.is_text = payload_format_indicator == Some(true);
-    if publication.is_text && simdutf8::basic::from_utf8(&publication.payload).is_err() {
-        let detail = "the payload is not UTF-8, as its format indicator says"; // §3.3.2.3.2
-        return Err(End::new(ReasonCode::PAYLOAD_FORMAT_INVALID, detail));
-    }
     let response_topic = match response_topic {
         Some(name) => match Topic::parse(&name, limits) {
             Ok(topic) => Some(topic),
