@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
     CloseKind, Connect, DataLane, Delivery, Lag, LagNotice, Output, Overflow, Publish, Published, Reading,
-    Session, Token, Wants,
+    Session, Token, Wants, Will,
 };
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::topic::{Topic, TopicLimits};
@@ -190,9 +190,33 @@ const fn settings() -> Settings {
     }
 }
 
+fn connect(expiry: Duration, will: Option<Publication>) -> Connect {
+    let will = will.map(|publication| Box::new(Will { publication, delay: Duration::ZERO, expiry: None }));
+    Connect {
+        client_id: Some("c".into()),
+        clean_start: true,
+        session_expiry: Some(expiry),
+        subscriptions_max: 10,
+        forms: None,
+        credentials: None,
+        will,
+        packet_bytes_max: None,
+        lag: LagNotice::Silent,
+    }
+}
+
+fn publication() -> Publication {
+    Publication::new(Topic::parse("t", &TopicLimits::STANDARD).unwrap(), Bytes::from_static(b"x"))
+}
+
 impl World {
     /// A client that is connected, without a session that outlives the connection.
     async fn new() -> Self {
+        Self::with(connect(Duration::ZERO, None)).await.0
+    }
+
+    /// A client that has connected so, and what the core says to that.
+    async fn with(connect: Connect) -> (Self, Reply) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, from) = listener.accept().await.unwrap();
@@ -214,21 +238,9 @@ impl World {
         };
         let broker = Arc::new(broker(&durability));
         let connection = Connection::new(opened, 1, broker, Arc::new(settings()), clock().instant);
-        let connect = Connect {
-            client_id: Some("c".into()),
-            clean_start: true,
-            session_expiry: Some(Duration::ZERO),
-            subscriptions_max: 10,
-            forms: None,
-            credentials: None,
-            will: None,
-            packet_bytes_max: None,
-            lag: LagNotice::Silent,
-        };
         let mut world = Self { connection, durability, heard, commits: Some(commits), _client: client };
-        let reply = world.ask(Request::Connect(Box::new(connect)));
-        assert!(matches!(reply, Some(Reply::Connected(_))), "{reply:?}");
-        world
+        let reply = world.ask(Request::Connect(Box::new(connect))).unwrap();
+        (world, reply)
     }
 
     /// What the core says to a request of this client.
@@ -338,7 +350,7 @@ async fn a_failed_commit_is_a_refusal() {
 #[tokio::test]
 async fn an_identifier_whose_publish_was_not_stored_is_free_again() {
     let mut world = World::new().await;
-    let mut publication = Publication::new(Topic::parse("t", &TopicLimits::STANDARD).unwrap(), Bytes::new());
+    let mut publication = publication();
     publication.qos = QoS::ExactlyOnce;
     let publish = Publish { publication, packet_id: Some(7) };
     let reply = world.ask(Request::Publish(Box::new(publish))).unwrap();
@@ -348,6 +360,24 @@ async fn an_identifier_whose_publish_was_not_stored_is_free_again() {
     world.hears(&["1 refused: overloaded: the disk of the store fails"]).await;
     let reply = world.ask(Request::Release { packet_id: 7 });
     assert!(matches!(reply, Some(Reply::Released { known: false, .. })), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_was_not_stored_leaves_neither_itself_nor_a_will() {
+    let mut will = publication();
+    will.retain = true;
+    let (mut world, connected) = World::with(connect(Duration::from_secs(60), Some(will))).await;
+    let after = world.submit();
+    world.answer(1, connected, after);
+    // The core may have something of its own to store.
+    world.commit(Err(failure()));
+    world.commit(Err(failure()));
+    world.hears(&["1 refused: overloaded: the disk of the store fails"]).await;
+    let World { connection, .. } = &mut world;
+    connection.broker.leave(&mut connection.client, clock(), &mut Batch::default());
+    connection.broker.observe();
+    let metrics = connection.broker.metrics();
+    assert_eq!((metrics.sessions.value(), metrics.retained_messages.value()), (0, 0));
 }
 
 #[tokio::test]
