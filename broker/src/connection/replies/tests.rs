@@ -43,11 +43,14 @@ use crate::topic_rules::TopicRules;
 /// A commit is done when the test says how it ended, and fails at the end of the test.
 struct Gate {
     store: MemoryStore,
+    begun: mpsc::Sender<()>,
     outcomes: Mutex<mpsc::Receiver<Result<(), StoreError>>>,
 }
 
 impl Store for Gate {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        // At the end of the test nobody listens.
+        let _ = self.begun.send(());
         self.outcomes.lock().recv().unwrap_or(Err(StoreError::Closed))?;
         self.store.commit(changes)
     }
@@ -136,9 +139,13 @@ struct World {
     connection: Connection,
     durability: Arc<Durability>,
     heard: Arc<Mutex<Vec<String>>>,
+    begun: mpsc::Receiver<()>,
     commits: Option<mpsc::Sender<Result<(), StoreError>>>,
     _client: TcpStream,
 }
+
+/// The longest that anything may take; nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -221,7 +228,8 @@ impl World {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, from) = listener.accept().await.unwrap();
         let (commits, outcomes) = mpsc::channel();
-        let gate = Gate { store: MemoryStore::new(), outcomes: Mutex::new(outcomes) };
+        let (begin, begun) = mpsc::channel();
+        let gate = Gate { store: MemoryStore::new(), begun: begin, outcomes: Mutex::new(outcomes) };
         let writer = Writer::start(Arc::new(gate), crate::store::Settings::default(), 1).unwrap();
         let durability = Arc::new(Durability::new(writer));
         let session = Listener::default();
@@ -238,7 +246,8 @@ impl World {
         };
         let broker = Arc::new(broker(&durability));
         let connection = Connection::new(opened, 1, broker, Arc::new(settings()), clock().instant);
-        let mut world = Self { connection, durability, heard, commits: Some(commits), _client: client };
+        let mut world =
+            Self { connection, durability, heard, begun, commits: Some(commits), _client: client };
         let reply = world.ask(Request::Connect(Box::new(connect))).unwrap();
         (world, reply)
     }
@@ -264,6 +273,11 @@ impl World {
         self.answer(token, Reply::Published(Published { matched: 1 }), after);
     }
 
+    /// The disk is at work: what is submitted from here on is of another commit.
+    fn begins(&self) {
+        self.begun.recv_timeout(PATIENCE).unwrap();
+    }
+
     /// The disk has done its work.
     fn commit(&self, outcome: Result<(), StoreError>) {
         self.commits.as_ref().unwrap().send(outcome).unwrap();
@@ -280,7 +294,7 @@ impl World {
                 Poll::Pending
             }
         });
-        let all = tokio::time::timeout(Duration::from_secs(20), turns).await;
+        let all = tokio::time::timeout(PATIENCE, turns).await;
         assert_eq!(*heard.lock(), expected, "{all:?}");
     }
 }
@@ -322,18 +336,20 @@ async fn answers_wait_for_their_commits_and_keep_their_order() {
 }
 
 #[tokio::test]
-async fn answers_of_later_commits_are_woken_for_too() {
+async fn answers_of_a_later_commit_are_woken_for_in_their_turn() {
     let mut world = World::new().await;
-    for token in 1..=3 {
-        let ticket = world.submit();
-        world.published(token, ticket);
-        // Once the storage thread has the first, the others are another batch.
-        if token == 1 {
-            world.commit(Ok(()));
-            world.hears(&["1 published"]).await;
-        }
-    }
+    let first = world.submit();
+    world.begins();
+    let second = world.submit();
+    world.published(1, first);
+    world.published(2, second);
     world.commit(Ok(()));
+    world.hears(&["1 published"]).await;
+    world.begins();
+    let third = world.submit();
+    world.published(3, third);
+    world.commit(Ok(()));
+    world.hears(&["1 published", "2 published"]).await;
     world.commit(Ok(()));
     world.hears(&["1 published", "2 published", "3 published"]).await;
 }
