@@ -22,7 +22,7 @@ use tidegate_protocol::topic::{Topic, TopicLimits};
 use tidegate_protocol::websocket::Message;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::{Opened, Settings, clock};
+use super::super::{Brake, Opened, Settings, clock};
 use super::*;
 use crate::auth::{Anonymous, Authenticator, Peer};
 use crate::broker::{Batch, Broker, Rules};
@@ -92,7 +92,7 @@ impl Store for Gate {
 #[derive(Default)]
 struct Listener {
     heard: Arc<Mutex<Vec<String>>>,
-    outputs: VecDeque<Output>,
+    outputs: Arc<Mutex<VecDeque<Output>>>,
 }
 
 impl Session for Listener {
@@ -119,11 +119,11 @@ impl Session for Listener {
 
     fn handle_close(&mut self, reason: CloseReason, _now: Instant) {
         self.heard.lock().push(format!("close: {:?}", reason.kind));
-        self.outputs.push_back(Output::Close(reason, DataLane::Drain));
+        self.outputs.lock().push_back(Output::Close(reason, DataLane::Drain));
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.lock().pop_front()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -139,6 +139,7 @@ struct World {
     connection: Connection,
     durability: Arc<Durability>,
     heard: Arc<Mutex<Vec<String>>>,
+    outputs: Arc<Mutex<VecDeque<Output>>>,
     begun: mpsc::Receiver<()>,
     commits: Option<mpsc::Sender<Result<(), StoreError>>>,
     _client: TcpStream,
@@ -233,7 +234,7 @@ impl World {
         let writer = Writer::start(Arc::new(gate), crate::store::Settings::default(), 1).unwrap();
         let durability = Arc::new(Durability::new(writer));
         let session = Listener::default();
-        let heard = Arc::clone(&session.heard);
+        let (heard, outputs) = (Arc::clone(&session.heard), Arc::clone(&session.outputs));
         let opened = Opened {
             socket,
             leftover: Bytes::new(),
@@ -247,7 +248,7 @@ impl World {
         let broker = Arc::new(broker(&durability));
         let connection = Connection::new(opened, 1, broker, Arc::new(settings()), clock().instant);
         let mut world =
-            Self { connection, durability, heard, begun, commits: Some(commits), _client: client };
+            Self { connection, durability, heard, outputs, begun, commits: Some(commits), _client: client };
         let reply = world.ask(Request::Connect(Box::new(connect))).unwrap();
         (world, reply)
     }
@@ -256,6 +257,20 @@ impl World {
     fn ask(&mut self, request: Request) -> Option<Reply> {
         let Connection { broker, client, peer, .. } = &mut self.connection;
         broker.handle(client, peer, request, clock(), &mut Batch::default())
+    }
+
+    /// A publish at QoS 0.
+    fn publishes(&mut self, token: u32) {
+        let request = Request::Publish(Box::new(Publish { publication: publication(), packet_id: None }));
+        self.outputs.lock().push_back(Output::Request(Token(token), request));
+        self.connection.drain(&mut Lane::Control, clock());
+    }
+
+    /// A slow subscriber holds this answer back, and what comes behind it.
+    fn brakes(&mut self, answer: Answer, behind: (Token, Request)) {
+        let deadline = clock().instant + PATIENCE;
+        let brake = Brake { deadline, slow: Vec::new(), answer, backlog: VecDeque::from([behind]) };
+        self.connection.brake = Some(Box::new(brake));
     }
 
     /// What the core does for something that is to be stored.
@@ -270,7 +285,7 @@ impl World {
     }
 
     fn published(&mut self, token: u32, after: Ticket) {
-        self.answer(token, Reply::Published(Published { matched: 1 }), after);
+        self.connection.answer(published(token, after), clock());
     }
 
     /// The disk is at work: what is submitted from here on is of another commit.
@@ -304,6 +319,11 @@ impl Drop for World {
         self.commits = None;
         self.durability.writer().stop();
     }
+}
+
+fn published(token: u32, after: Ticket) -> Answer {
+    let reply = Reply::Published(Published { matched: 1 });
+    Answer { token: Token(token), reply, packet_id: None, after }
 }
 
 fn failure() -> StoreError {
@@ -409,6 +429,43 @@ async fn deliveries_are_held_until_a_subscription_is_granted() {
     world.commit(Ok(()));
     world.hears(&["1 subscribed"]).await;
     assert!(!world.connection.holds_subscribe);
+}
+
+#[tokio::test]
+async fn publishes_at_qos_0_wait_for_nothing() {
+    let mut world = World::new().await;
+    let ticket = world.submit();
+    world.published(1, ticket);
+    world.publishes(2);
+    assert_eq!(*world.heard.lock(), ["2 published"]);
+    world.commit(Ok(()));
+    world.hears(&["2 published", "1 published"]).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_the_brake_held_still_waits_for_its_commit() {
+    let mut world = World::new().await;
+    let ticket = world.submit();
+    world.brakes(published(1, ticket), (Token(2), Request::Release { packet_id: 7 }));
+    world.connection.release_brake(clock());
+    world.hears(&[]).await;
+    world.commit(Ok(()));
+    world.hears(&["1 published", "2 Released { packet_id: 7, known: false }"]).await;
+}
+
+#[tokio::test]
+async fn a_goodbye_behind_the_brake_counts_when_the_socket_is_lost() {
+    for will in [WillFate::Discard, WillFate::Publish] {
+        let mut publication = publication();
+        publication.retain = true;
+        let (mut world, _) = World::with(connect(Duration::ZERO, Some(publication))).await;
+        let goodbye = Request::Disconnect { will, session_expiry: None };
+        world.brakes(published(1, Ticket::DONE), (Token(2), goodbye));
+        let broker = Arc::clone(&world.connection.broker);
+        drop(world);
+        broker.observe();
+        assert_eq!(broker.metrics().retained_messages.value(), u64::from(will == WillFate::Publish));
+    }
 }
 
 #[tokio::test]
