@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
     CloseKind, Connect, DataLane, Delivery, Lag, LagNotice, Output, Overflow, Publish, Published, Reading,
-    Session, Token, Wants,
+    Session, Token, Wants, Will,
 };
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::topic::{Topic, TopicLimits};
 use tidegate_protocol::websocket::Message;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::{Opened, Settings, clock};
+use super::super::{Brake, Opened, Settings, clock};
 use super::*;
 use crate::auth::{Anonymous, Authenticator, Peer};
 use crate::broker::{Batch, Broker, Rules};
@@ -43,11 +43,14 @@ use crate::topic_rules::TopicRules;
 /// A commit is done when the test says how it ended, and fails at the end of the test.
 struct Gate {
     store: MemoryStore,
+    begun: mpsc::Sender<()>,
     outcomes: Mutex<mpsc::Receiver<Result<(), StoreError>>>,
 }
 
 impl Store for Gate {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        // At the end of the test nobody listens.
+        let _ = self.begun.send(());
         self.outcomes.lock().recv().unwrap_or(Err(StoreError::Closed))?;
         self.store.commit(changes)
     }
@@ -89,7 +92,7 @@ impl Store for Gate {
 #[derive(Default)]
 struct Listener {
     heard: Arc<Mutex<Vec<String>>>,
-    outputs: VecDeque<Output>,
+    outputs: Arc<Mutex<VecDeque<Output>>>,
 }
 
 impl Session for Listener {
@@ -116,11 +119,11 @@ impl Session for Listener {
 
     fn handle_close(&mut self, reason: CloseReason, _now: Instant) {
         self.heard.lock().push(format!("close: {:?}", reason.kind));
-        self.outputs.push_back(Output::Close(reason, DataLane::Drain));
+        self.outputs.lock().push_back(Output::Close(reason, DataLane::Drain));
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.lock().pop_front()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -136,9 +139,14 @@ struct World {
     connection: Connection,
     durability: Arc<Durability>,
     heard: Arc<Mutex<Vec<String>>>,
+    outputs: Arc<Mutex<VecDeque<Output>>>,
+    begun: mpsc::Receiver<()>,
     commits: Option<mpsc::Sender<Result<(), StoreError>>>,
     _client: TcpStream,
 }
+
+/// The longest that anything may take; nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -190,18 +198,43 @@ const fn settings() -> Settings {
     }
 }
 
+fn connect(expiry: Duration, will: Option<Publication>) -> Connect {
+    let will = will.map(|publication| Box::new(Will { publication, delay: Duration::ZERO, expiry: None }));
+    Connect {
+        client_id: Some("c".into()),
+        clean_start: true,
+        session_expiry: Some(expiry),
+        subscriptions_max: 10,
+        forms: None,
+        credentials: None,
+        will,
+        packet_bytes_max: None,
+        lag: LagNotice::Silent,
+    }
+}
+
+fn publication() -> Publication {
+    Publication::new(Topic::parse("t", &TopicLimits::STANDARD).unwrap(), Bytes::from_static(b"x"))
+}
+
 impl World {
     /// A client that is connected, without a session that outlives the connection.
     async fn new() -> Self {
+        Self::with(connect(Duration::ZERO, None)).await.0
+    }
+
+    /// A client that has connected so, and what the core says to that.
+    async fn with(connect: Connect) -> (Self, Reply) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, from) = listener.accept().await.unwrap();
         let (commits, outcomes) = mpsc::channel();
-        let gate = Gate { store: MemoryStore::new(), outcomes: Mutex::new(outcomes) };
+        let (begin, begun) = mpsc::channel();
+        let gate = Gate { store: MemoryStore::new(), begun: begin, outcomes: Mutex::new(outcomes) };
         let writer = Writer::start(Arc::new(gate), crate::store::Settings::default(), 1).unwrap();
         let durability = Durability::new(writer, 256, clock);
         let session = Listener::default();
-        let heard = Arc::clone(&session.heard);
+        let (heard, outputs) = (Arc::clone(&session.heard), Arc::clone(&session.outputs));
         let opened = Opened {
             socket,
             leftover: Bytes::new(),
@@ -214,27 +247,30 @@ impl World {
         };
         let broker = Arc::new(broker(&durability));
         let connection = Connection::new(opened, 1, broker, Arc::new(settings()), clock().instant);
-        let connect = Connect {
-            client_id: Some("c".into()),
-            clean_start: true,
-            session_expiry: Some(Duration::ZERO),
-            subscriptions_max: 10,
-            forms: None,
-            credentials: None,
-            will: None,
-            packet_bytes_max: None,
-            lag: LagNotice::Silent,
-        };
-        let mut world = Self { connection, durability, heard, commits: Some(commits), _client: client };
-        let reply = world.ask(Request::Connect(Box::new(connect)));
-        assert!(matches!(reply, Some(Reply::Connected(_))), "{reply:?}");
-        world
+        let mut world =
+            Self { connection, durability, heard, outputs, begun, commits: Some(commits), _client: client };
+        let reply = world.ask(Request::Connect(Box::new(connect))).unwrap();
+        (world, reply)
     }
 
     /// What the core says to a request of this client.
     fn ask(&mut self, request: Request) -> Option<Reply> {
         let Connection { broker, client, peer, .. } = &mut self.connection;
         broker.handle(client, peer, request, clock(), &mut Batch::default())
+    }
+
+    /// A publish at QoS 0.
+    fn publishes(&mut self, token: u32) {
+        let request = Request::Publish(Box::new(Publish { publication: publication(), packet_id: None }));
+        self.outputs.lock().push_back(Output::Request(Token(token), request));
+        self.connection.drain(&mut Lane::Control, clock());
+    }
+
+    /// A slow subscriber holds this answer back, and what comes behind it.
+    fn brakes(&mut self, answer: Answer, behind: (Token, Request)) {
+        let deadline = clock().instant + PATIENCE;
+        let brake = Brake { deadline, slow: Vec::new(), answer, backlog: VecDeque::from([behind]) };
+        self.connection.brake = Some(Box::new(brake));
     }
 
     /// What the core does for something that is to be stored.
@@ -249,7 +285,12 @@ impl World {
     }
 
     fn published(&mut self, token: u32, after: Ticket) {
-        self.answer(token, Reply::Published(Published { matched: 1 }), after);
+        self.connection.answer(published(token, after), clock());
+    }
+
+    /// The disk is at work: what is submitted from here on is of another commit.
+    fn begins(&self) {
+        self.begun.recv_timeout(PATIENCE).unwrap();
     }
 
     /// The disk has done its work.
@@ -268,7 +309,7 @@ impl World {
                 Poll::Pending
             }
         });
-        let all = tokio::time::timeout(Duration::from_secs(20), turns).await;
+        let all = tokio::time::timeout(PATIENCE, turns).await;
         assert_eq!(*heard.lock(), expected, "{all:?}");
     }
 }
@@ -278,6 +319,11 @@ impl Drop for World {
         self.commits = None;
         self.durability.writer().stop();
     }
+}
+
+fn published(token: u32, after: Ticket) -> Answer {
+    let reply = Reply::Published(Published { matched: 1 });
+    Answer { token: Token(token), reply, packet_id: None, after }
 }
 
 fn failure() -> StoreError {
@@ -310,18 +356,20 @@ async fn answers_wait_for_their_commits_and_keep_their_order() {
 }
 
 #[tokio::test]
-async fn answers_of_later_commits_are_woken_for_too() {
+async fn answers_of_a_later_commit_are_woken_for_in_their_turn() {
     let mut world = World::new().await;
-    for token in 1..=3 {
-        let ticket = world.submit();
-        world.published(token, ticket);
-        // Once the storage thread has the first, the others are another batch.
-        if token == 1 {
-            world.commit(Ok(()));
-            world.hears(&["1 published"]).await;
-        }
-    }
+    let first = world.submit();
+    world.begins();
+    let second = world.submit();
+    world.published(1, first);
+    world.published(2, second);
     world.commit(Ok(()));
+    world.hears(&["1 published"]).await;
+    world.begins();
+    let third = world.submit();
+    world.published(3, third);
+    world.commit(Ok(()));
+    world.hears(&["1 published", "2 published"]).await;
     world.commit(Ok(()));
     world.hears(&["1 published", "2 published", "3 published"]).await;
 }
@@ -338,7 +386,7 @@ async fn a_failed_commit_is_a_refusal() {
 #[tokio::test]
 async fn an_identifier_whose_publish_was_not_stored_is_free_again() {
     let mut world = World::new().await;
-    let mut publication = Publication::new(Topic::parse("t", &TopicLimits::STANDARD).unwrap(), Bytes::new());
+    let mut publication = publication();
     publication.qos = QoS::ExactlyOnce;
     let publish = Publish { publication, packet_id: Some(7) };
     let reply = world.ask(Request::Publish(Box::new(publish))).unwrap();
@@ -348,6 +396,24 @@ async fn an_identifier_whose_publish_was_not_stored_is_free_again() {
     world.hears(&["1 refused: overloaded: the disk of the store fails"]).await;
     let reply = world.ask(Request::Release { packet_id: 7 });
     assert!(matches!(reply, Some(Reply::Released { known: false, .. })), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_was_not_stored_leaves_neither_itself_nor_a_will() {
+    let mut will = publication();
+    will.retain = true;
+    let (mut world, connected) = World::with(connect(Duration::from_secs(60), Some(will))).await;
+    let after = world.submit();
+    world.answer(1, connected, after);
+    // The core may have something of its own to store.
+    world.commit(Err(failure()));
+    world.commit(Err(failure()));
+    world.hears(&["1 refused: overloaded: the disk of the store fails"]).await;
+    let World { connection, .. } = &mut world;
+    connection.broker.leave(&mut connection.client, clock(), &mut Batch::default());
+    connection.broker.observe();
+    let metrics = connection.broker.metrics();
+    assert_eq!((metrics.sessions.value(), metrics.retained_messages.value()), (0, 0));
 }
 
 #[tokio::test]
@@ -363,6 +429,43 @@ async fn deliveries_are_held_until_a_subscription_is_granted() {
     world.commit(Ok(()));
     world.hears(&["1 subscribed"]).await;
     assert!(!world.connection.holds_subscribe);
+}
+
+#[tokio::test]
+async fn publishes_at_qos_0_wait_for_nothing() {
+    let mut world = World::new().await;
+    let ticket = world.submit();
+    world.published(1, ticket);
+    world.publishes(2);
+    assert_eq!(*world.heard.lock(), ["2 published"]);
+    world.commit(Ok(()));
+    world.hears(&["2 published", "1 published"]).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_the_brake_held_still_waits_for_its_commit() {
+    let mut world = World::new().await;
+    let ticket = world.submit();
+    world.brakes(published(1, ticket), (Token(2), Request::Release { packet_id: 7 }));
+    world.connection.release_brake(clock());
+    world.hears(&[]).await;
+    world.commit(Ok(()));
+    world.hears(&["1 published", "2 Released { packet_id: 7, known: false }"]).await;
+}
+
+#[tokio::test]
+async fn a_goodbye_behind_the_brake_counts_when_the_socket_is_lost() {
+    for will in [WillFate::Discard, WillFate::Publish] {
+        let mut publication = publication();
+        publication.retain = true;
+        let (mut world, _) = World::with(connect(Duration::ZERO, Some(publication))).await;
+        let goodbye = Request::Disconnect { will, session_expiry: None };
+        world.brakes(published(1, Ticket::DONE), (Token(2), goodbye));
+        let broker = Arc::clone(&world.connection.broker);
+        drop(world);
+        broker.observe();
+        assert_eq!(broker.metrics().retained_messages.value(), u64::from(will == WillFate::Publish));
+    }
 }
 
 #[tokio::test]
