@@ -98,9 +98,7 @@ impl Running {
         let inside = Inside::default();
         // Reading the store may take a while, in which whoever asks is told that we are not ready.
         let admin = match config.admin.bind {
-            Some(bind) => {
-                Some(serve_admin(bind, config, &health, &metrics, &inside, ended.clone()).await?)
-            }
+            Some(bind) => Some(serve_admin(bind, config, &health, &metrics, &inside, ended.clone()).await?),
             None => None,
         };
         let (broker, durability) = restored(broker, config).await?;
@@ -218,7 +216,6 @@ async fn serve_admin(
                 durability.writer().store().backup(directory).map_err(|error| error.to_string())
             })
         }),
-        backup: None,
     };
     tokio::spawn(async move {
         let end = async move {

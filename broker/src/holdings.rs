@@ -93,6 +93,11 @@ impl Holdings {
         SubscriptionId(self.next_id)
     }
 
+    /// No subscription gets this id or a lower one from here on.
+    pub fn pass_id(&mut self, id: SubscriptionId) {
+        self.next_id = self.next_id.max(id.0);
+    }
+
     /// Names for `count` deliveries: the first of them, the others follow.
     pub fn next_tags(&mut self, count: usize) -> Tag {
         let first = self.next_tag + 1;

@@ -198,6 +198,7 @@ impl Mailbox {
     pub fn enter_restored(&self, subscriptions: Vec<Subscription>) {
         let mut state = self.state.lock();
         for subscription in subscriptions {
+            state.holdings.pass_id(subscription.id);
             state.holdings.insert(subscription);
         }
     }
