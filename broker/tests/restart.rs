@@ -1,6 +1,6 @@
 //! What a broker finds after a crash, without processes and disks: requests go in, the store is copied as it is after the
 //! last commit, another broker begins with the copy. Time is an argument, by both clocks (DESIGN §8).
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::io::{self, IoSlice};
 use std::num::NonZeroU32;
