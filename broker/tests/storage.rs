@@ -40,6 +40,7 @@ async fn a_session_is_there_after_a_restart_with_any_sync() {
         let (mut client, is_present) = arrive(&broker, "c").await;
         assert!(!is_present);
         client.subscribe("t", QoS::AtLeastOnce).await;
+        drop(client);
         broker.stop().await;
 
         let broker = Broker::start(&settings).await;
@@ -48,6 +49,7 @@ async fn a_session_is_there_after_a_restart_with_any_sync() {
         let mut publisher = Mqtt::connected(&broker, Version::V5).await;
         publisher.publish(mqtt::publish_acked("t", "x", 1)).await;
         assert!(matches!(client.packet().await, Packet::Publish(_)), "its subscription goes on");
+        drop((client, publisher));
         broker.stop().await;
     }
 }
@@ -98,7 +100,7 @@ async fn the_operator_sees_the_store_and_copies_it_while_it_is_used() {
     let directory = TempDir::new().unwrap();
     let copy = directory.path().join("copy");
     let broker = Broker::start(&settings(&directory.path().join("data"), "")).await;
-    let (_client, _) = arrive(&broker, "c").await;
+    drop(arrive(&broker, "c").await);
     broker.metric_becomes("tidegate_store_commits_total", |commits| commits > 0).await;
     assert_eq!(broker.metric("tidegate_store_failing").await, 0);
     let request = post(copy.to_str().unwrap());
