@@ -182,7 +182,10 @@ fn free_port() -> io::Result<u16> {
 }
 
 fn tidegate_config(port: u16, admin_port: u16) -> String {
-    format!("[[listener]]\nbind = \"127.0.0.1:{port}\"\n\n[admin]\nbind = \"127.0.0.1:{admin_port}\"\n")
+    // In memory, as the peer is told to be.
+    format!(
+        "[[listener]]\nbind = \"127.0.0.1:{port}\"\n\n[admin]\nbind = \"127.0.0.1:{admin_port}\"\n\n[store]\npath = \"\"\n"
+    )
 }
 
 /// Debian's 2.0.11 refuses to start with a websockets listener alone, hence the second port, which nobody uses.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::auth::scram::{ITERATIONS_MAX, ITERATIONS_MIN, ITERATIONS_USUAL};
+use crate::store_command::StoreCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +14,9 @@ Examples:
   tidegate check my.toml                    say what is wrong with a file, and where; opens no port
   tidegate check my.toml --effective        print every setting that would be in force
   tidegate scram anna >> users.scram        let a user log in; auth.scram_file names the file
+  tidegate store stats                      what waits, and what it takes on the disk
+  tidegate store check                      read everything that is stored; exit code 1 if some is damaged
+  tidegate store backup /backups/today      copy the store, also of a broker that runs
   TIDEGATE__LISTENER__0__BIND=127.0.0.1:8081 tidegate
                                             override one setting from the environment
 
@@ -58,6 +62,36 @@ enum Command {
         )]
         iterations: u32,
     },
+    /// Look at the store, or copy it.
+    Store {
+        #[command(subcommand)]
+        command: StoreWord,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum StoreWord {
+    /// Read every record and compare what belongs together. No broker may be running on it.
+    Check,
+    /// Sessions, queued messages, disk use, the longest queues. No broker may be running on it.
+    Stats,
+    /// Copy the store as it is at one moment. A broker that runs is asked for it through its admin listener.
+    Backup {
+        /// Where to; must not exist, or be empty.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+struct PlaceArgs {
+    /// The settings that say where the store is; without it what `serve` would read.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The store's directory, in the place of what the settings say.
+    #[arg(short, long, global = true, value_name = "DIR")]
+    path: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -89,6 +123,15 @@ pub enum Action {
         /// Of the hash.
         iterations: u32,
     },
+    /// Run [`crate::store_command::run`].
+    Store {
+        /// What is asked for.
+        command: StoreCommand,
+        /// For [`crate::config::Config::load`].
+        config: Option<PathBuf>,
+        /// In the place of what the settings say.
+        path: Option<PathBuf>,
+    },
 }
 
 impl Args {
@@ -100,6 +143,14 @@ impl Args {
             Some(Command::Serve(serve)) => Action::Serve { config: serve.config },
             Some(Command::Check { file, effective }) => Action::Check { file, effective },
             Some(Command::Scram { name, iterations }) => Action::Scram { name, iterations },
+            Some(Command::Store { command, place: PlaceArgs { config, path } }) => {
+                let command = match command {
+                    StoreWord::Check => StoreCommand::Check,
+                    StoreWord::Stats => StoreCommand::Stats,
+                    StoreWord::Backup { directory } => StoreCommand::Backup(directory),
+                };
+                Action::Store { command, config, path }
+            }
         }
     }
 }
@@ -135,6 +186,22 @@ mod tests {
                 "tidegate scram anna --iterations 4096",
                 Action::Scram { name: "anna".to_owned(), iterations: ITERATIONS_MIN },
             ),
+            (
+                "tidegate store check",
+                Action::Store { command: StoreCommand::Check, config: None, path: None },
+            ),
+            (
+                "tidegate store stats --config a.toml",
+                Action::Store { command: StoreCommand::Stats, config: file(), path: None },
+            ),
+            (
+                "tidegate store --path data backup copy",
+                Action::Store {
+                    command: StoreCommand::Backup("copy".into()),
+                    config: None,
+                    path: Some("data".into()),
+                },
+            ),
         ] {
             assert_eq!(check(line).unwrap(), action, "{line}");
         }
@@ -147,6 +214,8 @@ mod tests {
             "tidegate --port 1",
             "tidegate serve --config",
             "tidegate scram",
+            "tidegate store",
+            "tidegate store backup",
             "tidegate scram anna --iterations 4095",
             "tidegate scram anna --iterations 1000001",
         ] {

@@ -26,6 +26,7 @@ pub mod retained;
 pub mod router;
 pub mod server;
 pub mod store;
+pub mod store_command;
 pub mod subscription;
 pub mod sys;
 pub mod topic_rules;

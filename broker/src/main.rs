@@ -1,7 +1,7 @@
 //! The program: arguments, logging, start, signals. Everything else is in the library.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -9,6 +9,7 @@ use tidegate::args::{Action, Args};
 use tidegate::assembly::Running;
 use tidegate::auth::scram;
 use tidegate::config::{Config, environment, report};
+use tidegate::store_command::{self, StoreCommand};
 use tidegate::{logging, password};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -21,6 +22,11 @@ fn main() -> ExitCode {
             code.map_or(ExitCode::FAILURE, ExitCode::from)
         }
         Action::Scram { name, iterations } => exit_code(scram_line(&name, iterations)),
+        Action::Store { command, config, path } => match store(&command, config.as_deref(), path) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => exit_code(Err(error)),
+        },
         Action::Serve { config } => exit_code(serve(config.as_deref())),
     }
 }
@@ -42,6 +48,20 @@ fn scram_line(name: &str, iterations: u32) -> Result<(), Box<dyn std::error::Err
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
+}
+
+/// Looks at the store, or copies it. `Ok(false)`: it is damaged.
+fn store(
+    command: &StoreCommand,
+    file: Option<&Path>,
+    path: Option<PathBuf>,
+) -> Result<bool, Box<dyn std::error::Error>> {
+    let (config, _) = Config::load(file, environment())?;
+    let path = path.or(config.store.path).ok_or("store.path is \"\": there is no store; --path names one")?;
+    let mut out = std::io::stdout().lock();
+    let is_sound = store_command::run(command, &path, config.admin.bind, &mut out)?;
+    out.flush()?;
+    Ok(is_sound)
 }
 
 fn serve(file: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,6 @@
-//! The operator's HTTP listener: health, readiness and the Prometheus page. Knows no client and changes nothing.
+//! The operator's HTTP listener: health, readiness, the Prometheus page, back-ups of the store. Knows no client.
+
+mod backup;
 
 use std::io;
 use std::sync::Arc;
@@ -8,17 +10,18 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+pub use self::backup::Backup;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Where the broker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// Not all listeners are bound yet: alive, not ready.
+    /// The store is being read, or not all listeners are bound yet: alive, not ready.
     Starting = 0,
     /// Alive and ready.
     Serving = 1,
@@ -41,6 +44,8 @@ pub struct AdminState {
     pub metrics: Option<Arc<Metrics>>,
     /// Brings the gauges up to date before the page is written.
     pub observe: Arc<dyn Fn() + Send + Sync>,
+    /// `None`: there is no store to copy.
+    pub backup: Option<Backup>,
 }
 
 impl Health {
@@ -75,6 +80,9 @@ fn router(state: AdminState) -> Router {
     if state.metrics.is_some() {
         router = router.route("/metrics", get(metrics));
     }
+    if state.backup.is_some() {
+        router = router.route("/store/backup", post(backup::backup));
+    }
     router.fallback(not_found).with_state(state)
 }
 
@@ -105,7 +113,8 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn not_found(State(state): State<AdminState>) -> Response {
     let metrics = if state.metrics.is_some() { " /metrics" } else { "" };
-    let body = format!("there are /healthz /readyz{metrics}\n");
+    let backup = if state.backup.is_some() { ", and POST /store/backup?dir=" } else { "" };
+    let body = format!("there are /healthz /readyz{metrics}{backup}\n");
     (StatusCode::NOT_FOUND, body).into_response()
 }
 
@@ -123,7 +132,7 @@ mod tests {
         health.set(phase);
         let metrics = with_metrics.then(|| Metrics::new(std::time::Instant::now()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let state = AdminState { health, metrics, observe: Arc::new(|| ()) };
+        let state = AdminState { health, metrics, observe: Arc::new(|| ()), backup: None };
         let server = tokio::spawn(serve(listener, state, async move { _ = stopped.await }));
         let mut client = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

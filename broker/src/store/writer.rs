@@ -183,6 +183,19 @@ impl Writer {
         Ok(ticket)
     }
 
+    /// Whether [`Writer::submit`] would take something now.
+    pub fn admit(&self) -> Result<(), StoreError> {
+        let shared = &*self.0;
+        if shared.is_failing.load(Ordering::Relaxed) {
+            return Err(StoreError::Failing);
+        }
+        let is_full = shared.is_full.load(Ordering::Relaxed);
+        if is_full || shared.queue.lock().bytes >= shared.settings.pending_bytes_max {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
     /// `None`: not yet. Tickets are done in order. Costs one or two atomic reads unless something failed.
     #[must_use]
     pub fn outcome(&self, ticket: Ticket) -> Option<Result<(), StoreError>> {
@@ -358,7 +371,7 @@ impl Run {
         let has_work = is_failing || !batch.ends.is_empty() || !self.kept.is_empty();
         let outcome = match (has_work, self.shared.settings.sync) {
             (false, _) => Ok(()),
-            (true, Sync::Always) => self.commit_each(&batch),
+            (true, Sync::Always) => self.commit_each(batch),
             (true, Sync::Group | Sync::Os) => self.commit_together(batch),
         };
         self.shared.tickets.done(last_ticket);
@@ -370,47 +383,41 @@ impl Run {
     }
 
     fn commit_together(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let Batch { mut changes, ends, last_ticket, .. } = batch;
-        if !self.kept.is_empty() {
-            self.kept.append(&mut changes);
-            changes = std::mem::take(&mut self.kept);
-        }
-        let tickets = (first_ticket(last_ticket, ends.len()), last_ticket);
-        self.commit_some(&changes, tickets, ends.len())
+        let Batch { changes, ends, last_ticket, .. } = batch;
+        self.commit_some(changes, (first_ticket(last_ticket, ends.len()), last_ticket))
     }
 
-    fn commit_each(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let first = first_ticket(batch.last_ticket, batch.ends.len());
-        let mut outcome = Ok(());
-        if !self.kept.is_empty() || batch.ends.is_empty() {
-            let kept = std::mem::take(&mut self.kept);
-            outcome = self.commit_some(&kept, (first, first.saturating_sub(1)), 0);
+    fn commit_each(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let Batch { changes, ends, last_ticket, .. } = batch;
+        if ends.is_empty() {
+            return self.commit_some(Vec::new(), (1, 0));
         }
-        let mut start = 0;
-        for (ticket, end) in (first..).zip(&batch.ends) {
-            let changes = batch.changes.get(start..*end).unwrap_or_default();
-            outcome = self.commit_some(changes, (ticket, ticket), 1);
+        let (mut outcome, mut start) = (Ok(()), 0);
+        let mut changes = changes.into_iter();
+        for (ticket, end) in (first_ticket(last_ticket, ends.len())..).zip(ends) {
+            outcome = self.commit_some(changes.by_ref().take(end - start).collect(), (ticket, ticket));
             self.shared.tickets.done(ticket);
-            start = *end;
+            start = end;
         }
         outcome
     }
 
-    /// Commits, and says so if it did not work.
-    fn commit_some(
-        &mut self,
-        changes: &[Change],
-        tickets: (u64, u64),
-        count: usize,
-    ) -> Result<(), StoreError> {
+    /// Commits what was kept and these, for the tickets from the first to the last, and says so if it did not work.
+    fn commit_some(&mut self, mut changes: Changes, tickets: (u64, u64)) -> Result<(), StoreError> {
+        if !self.kept.is_empty() {
+            self.kept.append(&mut changes);
+            changes = std::mem::take(&mut self.kept);
+        }
         let begun = Instant::now();
-        let outcome = self.shared.store.commit(changes);
+        let outcome = self.shared.store.commit(&changes);
         let busy_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.busy_us.fetch_add(busy_us, Ordering::Relaxed);
         match &outcome {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                self.shared.submissions.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+                self.shared
+                    .submissions
+                    .fetch_add((tickets.1 + 1).saturating_sub(tickets.0), Ordering::Relaxed);
                 if self.shared.is_failing.swap(false, Ordering::Relaxed) {
                     info!("the store works again");
                 }
@@ -421,7 +428,7 @@ impl Run {
                     warn!(%error, "the store fails: acknowledged messages for stored sessions are refused meanwhile");
                 }
                 self.shared.tickets.fail(tickets, error);
-                self.keep(changes);
+                self.keep(&changes);
             }
         }
         self.shared.kept.store(self.kept.len(), Ordering::Relaxed);

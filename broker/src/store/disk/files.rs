@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -140,17 +140,19 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Whether bytes that follow in a file are all zero: allocated, not written.
-pub(super) fn nonzero_len(mut file: impl std::io::Read) -> std::io::Result<u64> {
+/// How many bytes follow in a file, but for the zeros at its end: those are allocated, not written.
+pub(super) fn nonzero_len(file: &mut impl Read) -> std::io::Result<u64> {
     let (mut read, mut nonzero) = (0_u64, 0_u64);
-    let mut buffer = vec![0; 64 * 1024];
+    let (mut buffer, zeros) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
-        let len = file.by_ref().read(&mut buffer)?;
+        let len = file.read(&mut buffer)?;
         if len == 0 {
             return Ok(nonzero);
         }
-        let last = buffer.iter().take(len).rposition(|byte| *byte != 0);
-        if let Some(last) = last {
+        let bytes = buffer.get(..len).unwrap_or_default();
+        if Some(bytes) != zeros.get(..len)
+            && let Some(last) = bytes.iter().rposition(|byte| *byte != 0)
+        {
             nonzero = read + u64::try_from(last + 1).unwrap_or(u64::MAX);
         }
         read += u64::try_from(len).unwrap_or(u64::MAX);
