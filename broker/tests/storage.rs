@@ -1,5 +1,4 @@
 //! A broker and its directory: what a stop and a start leave, who else may have it, and what the operator is told.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
 mod support;
 
