@@ -120,6 +120,9 @@ impl Running {
         };
         health.set(Phase::Serving);
         tasks.push(tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())));
+        if let Some(durability) = durability.clone() {
+            tasks.push(tokio::spawn(push_committed(Arc::clone(&broker), durability, ended.clone())));
+        }
         tasks.push(tokio::spawn(keep_deadlines(broker, ended)));
         Ok(Self {
             server,
@@ -182,7 +185,9 @@ async fn restored(
     broker: Broker,
     config: &Config,
 ) -> Result<(Arc<Broker>, Option<Arc<Durability>>), StoreError> {
-    let Some(opened) = storage::open(&config.store).await? else { return Ok((Arc::new(broker), None)) };
+    let Some(opened) = storage::open(&config.store, config.mqtt.max_inflight).await? else {
+        return Ok((Arc::new(broker), None));
+    };
     let durability = Arc::clone(&opened.durability);
     let broker = Arc::new(broker.with_durability(Arc::clone(&durability)));
     opened.fill(&broker).await?;
@@ -257,6 +262,27 @@ async fn keep_deadlines(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
             tokio::task::yield_now().await;
         }
         batch.flush(now.instant);
+    }
+}
+
+/// What waits for its commit.
+async fn push_committed(broker: Arc<Broker>, durability: Arc<Durability>, mut ended: watch::Receiver<()>) {
+    let mut batch = Batch::default();
+    loop {
+        // Both arms are cancel safe.
+        tokio::select! {
+            () = durability.committed() => {}
+            _ = ended.changed() => return,
+        }
+        loop {
+            let now = connection::clock();
+            let is_more = broker.push_committed(now, &mut batch);
+            batch.flush(now.instant);
+            if !is_more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 }
 

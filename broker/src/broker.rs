@@ -4,6 +4,7 @@
 //!   connecting    who is it, and which session does it take up
 //!   subscribing   into the tables and out of them; retained messages for new subscriptions
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
+//!   storing       the same for what the store has to know of
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
 //!   remembering   what the store is told of sessions and subscriptions
 //!   restoring     what the store gives back after a restart
@@ -15,6 +16,7 @@ mod leaving;
 mod publishing;
 mod remembering;
 mod restoring;
+mod storing;
 mod subscribing;
 mod wall_clock;
 
@@ -27,6 +29,7 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
 
+pub(crate) use self::restoring::restored_publication;
 use crate::auth::{Authenticator, Peer};
 use crate::client::Client;
 use crate::deadlines::Deadlines;
@@ -38,7 +41,7 @@ use crate::registry::Registry;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::router::shared::{Groups, Strategy};
-use crate::store::Ticket;
+use crate::store::{Change, SessionKey, Ticket};
 use crate::subscription::Subscription;
 use crate::topic_rules::TopicRules;
 
@@ -229,16 +232,32 @@ impl Broker {
                 let known = client.with(|holdings| {
                     holdings.change_if_any(|unfinished| unfinished.received.remove(packet_id))
                 })?;
-                Some(Reply::Released { packet_id, known: known.unwrap_or(false) })
+                let known = known.unwrap_or(false);
+                if known && let Some((durability, session)) = self.stored_session(client) {
+                    let removed = Change::RemoveReceived(SessionKey(session), packet_id);
+                    if let Err(refusal) = durability.submit(vec![removed], batch) {
+                        return Some(Reply::Refused(refusal));
+                    }
+                }
+                Some(Reply::Released { packet_id, known })
             }
             Request::Assign { tag, packet_id } => {
                 self.assign(client, tag, packet_id);
                 None
             }
             Request::Received { tag } => {
-                client.with(|holdings| {
+                let received = client.with(|holdings| {
                     holdings.change_if_any(|unfinished| unfinished.in_flight.receive(tag))
                 })?;
+                // SEC-2: known before PUBREL.
+                if let Some((stored, packet_id)) = received.flatten()
+                    && let Some((durability, session)) = self.stored_session(client)
+                {
+                    let received = Change::Receive(SessionKey(session), stored.seq(), packet_id);
+                    if let Err(refusal) = durability.submit(vec![received], batch) {
+                        return Some(Reply::Refused(refusal));
+                    }
+                }
                 Some(Reply::Received { tag })
             }
             Request::Settle { tag, settlement } => {
@@ -255,6 +274,12 @@ impl Broker {
                 None
             }
         }
+    }
+
+    /// The store, and the number of the client's session in it, if both are there.
+    fn stored_session(&self, client: &Client) -> Option<(&Arc<Durability>, u64)> {
+        let mailbox = client.mailbox.as_ref()?;
+        self.durability.as_ref().map(|durability| (durability, mailbox.key()))
     }
 
     /// A delivery of a session that another connection has taken up is not sent any more: the other one sends it,

@@ -115,9 +115,15 @@ impl Client {
     /// Whether retained or stored messages wait for room in the outbox.
     pub fn awaits_more(&mut self) -> bool {
         match &self.mailbox {
-            Some(mailbox) if mailbox.has_backlog() => true,
+            // A retained value must not overtake an older one that waits.
+            Some(mailbox) if mailbox.has_backlog() => mailbox.is_feedable(),
             _ => self.awaits_retained(),
         }
+    }
+
+    /// Whether messages wait on the disk.
+    pub fn awaits_pages(&self) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.has_backlog())
     }
 
     /// Whether retained messages wait to be pulled.

@@ -9,7 +9,9 @@ mod buffer;
 mod encoded;
 mod ending;
 mod outputs;
+mod pending;
 mod reading;
+mod replies;
 mod timers;
 mod writing;
 
@@ -21,9 +23,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tidegate_protocol::session::{
-    CloseKind, CloseReason, DataLane, DropReason, Reply, Request, Session, Token,
-};
+use tidegate_protocol::session::{CloseKind, CloseReason, DataLane, DropReason, Request, Session, Token};
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::websocket::deflate::{Params, TakeoverDeflater};
 use tidegate_protocol::websocket::prepared::Deflating;
@@ -33,6 +33,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::debug;
 
 use self::encoded::Encoded;
+use self::pending::{Answer, Pending};
 use self::timers::{Pulse, Timer};
 use crate::auth::Peer;
 use crate::broker::{Batch, Broker, Now};
@@ -105,6 +106,8 @@ pub struct Connection {
     phase: Phase,
     /// Publishing waits for slow subscribers.
     brake: Option<Box<Brake>>,
+    /// Replies that wait for the disk.
+    pending: Option<Box<Pending>>,
     /// A subscriber of what this client publishes at QoS 0 is over its mark: others get a turn first.
     yields: bool,
     is_paused: bool,
@@ -114,7 +117,7 @@ pub struct Connection {
     has_undecoded: bool,
     /// The session has more to say, but its answers are not read or a slow subscriber is waited for.
     has_undrained: bool,
-    /// A Subscribe has been requested, and its reply is not queued yet.
+    /// A Subscribe or Connect has been requested, and its reply is not queued yet.
     holds_subscribe: bool,
     has_started: bool,
     pulse: Pulse,
@@ -136,6 +139,11 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let now = clock();
+        self.batch.get_or_insert_default();
+        // What came before the end of the socket was said, a goodbye perhaps. A session that panicked is not asked again.
+        if !std::thread::panicking() {
+            self.give_up_brake(now);
+        }
         let batch = self.batch.get_or_insert_default();
         self.broker.leave(&mut self.client, now, batch);
         batch.flush(now.instant);
@@ -161,7 +169,7 @@ enum Phase {
 struct Brake {
     deadline: Instant,
     slow: Vec<Arc<Outbox>>,
-    reply: Option<(Token, Reply)>,
+    answer: Answer,
     backlog: VecDeque<(Token, Request)>,
 }
 
@@ -234,6 +242,7 @@ impl Connection {
             family: opened.family,
             phase: Phase::Open,
             brake: None,
+            pending: None,
             yields: false,
             is_paused: false,
             joins_pongs: false,
@@ -304,6 +313,9 @@ impl Connection {
         if signals.contains(Signals::ROOM) {
             self.try_release_brake(now);
         }
+        if signals.contains(Signals::COMMITTED) {
+            self.handle_commit(now);
+        }
         self.pump(now);
         self.flush(now);
         true
@@ -314,7 +326,11 @@ impl Connection {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        if matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting) && !self.has_undrained {
+        let is_planned = matches!(reason.kind, CloseKind::ShuttingDown | CloseKind::Restarting);
+        if is_planned && self.parts_later(&reason, now) {
+            return;
+        }
+        if is_planned && !self.has_undrained {
             self.pump_before_close(now);
             // Last words go before queued data, and after them some protocols allow nothing (MQTT 5 §4.13).
             self.flush(now);
@@ -343,7 +359,8 @@ impl Connection {
         let stalled = self.outbox.blocked_since().map(|since| since + self.settings.stall_timeout);
         let pulse = if self.is_paused { None } else { self.pulse.deadline() };
         let brake = self.brake.as_ref().map(|brake| brake.deadline);
-        [self.session.poll_timeout(), stalled, pulse, brake, self.lag_at, self.outbox.next_paced()]
+        let parting = self.pending.as_ref().and_then(|pending| pending.part_by());
+        [self.session.poll_timeout(), stalled, pulse, brake, parting, self.lag_at, self.outbox.next_paced()]
             .into_iter()
             .flatten()
             .min()
@@ -363,6 +380,9 @@ impl Connection {
         }
         if self.brake.as_ref().is_some_and(|brake| brake.deadline <= instant) {
             self.release_brake(now);
+        }
+        if self.pending.as_ref().and_then(|pending| pending.part_by()).is_some_and(|by| by <= instant) {
+            self.part(now);
         }
         if self.lag_at.is_some_and(|at| at <= instant) {
             self.lag_at = None;

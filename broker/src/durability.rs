@@ -3,20 +3,73 @@
 //! QoS 0 and 1 are pushed at once, and only the acknowledgement waits. What is published at QoS 2 is pushed after the
 //! commit, in the order of commits: after a crash before it, the publisher sends again, and nobody may have seen it.
 
-use std::sync::Arc;
+mod stored;
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
 use tidegate_protocol::session::Refusal;
 
+pub use self::stored::Stored;
 use crate::broker::{Batch, Now};
-use crate::store::{Changes, StoreError, Ticket, Waiter, Writer};
+use crate::mailbox::Mailbox;
+use crate::store::{
+    Change, Changes, PageLimits, QueueSummary, SessionKey, StoreError, Ticket, Waiter, Writer,
+};
+use crate::subscription::Entry;
 
 /// The way to the store.
 pub struct Durability {
     writer: Writer,
     /// Both clocks, for the thread that brings messages back.
-    #[expect(dead_code, reason = "for the message path")]
     clock: fn() -> Now,
+    /// `mqtt.max_inflight`: so many of a session's oldest messages may have been sent before a crash.
+    in_flight_max: u64,
+    deferred: Mutex<Deferrals>,
 }
+
+/// What is pushed when it is committed.
+#[derive(Debug)]
+pub(crate) struct Deferred {
+    pub(crate) ticket: Ticket,
+    pub(crate) planned: Vec<Planned>,
+}
+
+/// A delivery that has its place in its session's queue, or needs none.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) entry: Entry,
+    pub(crate) place: Place,
+}
+
+/// Where a delivery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// To a client that has nothing on the disk.
+    Unstored,
+    /// Into the memory of its session, and the disk.
+    Memory,
+    /// The disk alone: the session is away, or has more there.
+    Disk,
+}
+
+#[derive(Debug, Default)]
+struct Deferrals {
+    /// In the order of their tickets.
+    waiting: VecDeque<Deferred>,
+    /// A commit was done since the task looked.
+    is_news: bool,
+    waker: Option<Waker>,
+}
+
+/// Messages of one page.
+const PAGE_MESSAGES_MAX: usize = 256;
+
+/// Bytes of one page, as deliveries count them.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 impl std::fmt::Debug for Durability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -25,10 +78,15 @@ impl std::fmt::Debug for Durability {
 }
 
 impl Durability {
-    /// With a writer that runs. `clock` tells both times.
+    /// With a writer that runs. `in_flight_max` is `mqtt.max_inflight`, `clock` tells both times.
     #[must_use]
-    pub fn new(writer: Writer, clock: fn() -> Now) -> Arc<Self> {
-        Arc::new(Self { writer, clock })
+    pub fn new(writer: Writer, in_flight_max: u16, clock: fn() -> Now) -> Arc<Self> {
+        Arc::new(Self { writer, clock, in_flight_max: in_flight_max.into(), deferred: Mutex::default() })
+    }
+
+    /// Messages of a recovered queue before this place may have been sent.
+    pub(crate) fn known_until(&self, queue: &QueueSummary) -> u64 {
+        queue.first_seq.saturating_add(self.in_flight_max).min(queue.next_seq)
     }
 
     /// The writer.
@@ -63,6 +121,11 @@ impl Durability {
         let _ = self.writer.submit(changes);
     }
 
+    /// A message has left its queue.
+    pub(crate) fn dequeue(&self, session: u64, seq: u64) {
+        self.note(vec![Change::Dequeue(SessionKey(session), seq)]);
+    }
+
     /// What became of it; `None`: not known yet.
     #[must_use]
     pub fn outcome(&self, ticket: Ticket) -> Option<Result<(), Refusal>> {
@@ -72,6 +135,68 @@ impl Durability {
     /// Wakes it once when the ticket is done; at once if it is.
     pub fn when_done(&self, ticket: Ticket, waiter: Arc<dyn Waiter>) {
         self.writer.when_done(ticket, waiter);
+    }
+
+    // ---- pages ----
+
+    /// Reads more of a session's queue, behind all that was submitted so far, and hands it to the mailbox.
+    pub(crate) fn load(&self, mailbox: Weak<Mailbox>, session: u64, from_seq: u64) {
+        let clock = self.clock;
+        let limits = PageLimits { count_max: PAGE_MESSAGES_MAX, bytes_max: PAGE_BYTES_MAX };
+        let deliver = move |page: Result<_, StoreError>| {
+            if let Some(mailbox) = mailbox.upgrade() {
+                mailbox.take_page(page, clock());
+            }
+        };
+        self.writer.load(SessionKey(session), from_seq, limits, Box::new(deliver));
+    }
+
+    // ---- what is pushed after its commit ----
+
+    /// Keeps deliveries until their commit. When that fails, the packet identifier is free again before anybody is told.
+    pub(crate) fn defer(self: &Arc<Self>, deferred: Deferred, received: Option<(Arc<Mailbox>, u16)>) {
+        let ticket = deferred.ticket;
+        self.deferred.lock().waiting.push_back(deferred);
+        let durability = Arc::downgrade(self);
+        let waiter = move || {
+            let Some(durability) = durability.upgrade() else { return };
+            if let (Some(Err(_)), Some((mailbox, packet_id))) = (durability.outcome(ticket), &received) {
+                mailbox.forget_received(*packet_id);
+            }
+            durability.wake();
+        };
+        self.when_done(ticket, Arc::new(waiter));
+    }
+
+    /// The next that is committed or has failed, and which of both.
+    pub(crate) fn take_deferred(&self) -> Option<(Deferred, Result<(), Refusal>)> {
+        let mut deferrals = self.deferred.lock();
+        let outcome = self.outcome(deferrals.waiting.front()?.ticket)?;
+        deferrals.waiting.pop_front().map(|deferred| (deferred, outcome))
+    }
+
+    /// Waits until a commit has been done since the last call. Cancel safe.
+    pub async fn committed(&self) {
+        poll_fn(|context| {
+            let mut deferrals = self.deferred.lock();
+            if std::mem::take(&mut deferrals.is_news) {
+                return Poll::Ready(());
+            }
+            deferrals.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        let waker = {
+            let mut deferrals = self.deferred.lock();
+            deferrals.is_news = true;
+            deferrals.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 

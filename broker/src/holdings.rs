@@ -59,6 +59,17 @@ impl Holdings {
         }
     }
 
+    /// The subscription with this id.
+    pub fn by_id(&self, id: SubscriptionId) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|known| known.id == id)
+    }
+
+    /// Enters a subscription of an earlier run; new ids go on behind it.
+    pub fn restore(&mut self, subscription: Subscription) {
+        self.next_id = self.next_id.max(subscription.id.0);
+        self.insert(subscription);
+    }
+
     /// Enters a subscription.
     pub fn insert(&mut self, subscription: Subscription) {
         let place = self.subscriptions.binary_search_by(|known| order(known, &subscription));
@@ -91,11 +102,6 @@ impl Holdings {
     pub fn new_id(&mut self) -> SubscriptionId {
         self.next_id = self.next_id.wrapping_add(1);
         SubscriptionId(self.next_id)
-    }
-
-    /// No subscription gets this id or a lower one from here on.
-    pub fn pass_id(&mut self, id: SubscriptionId) {
-        self.next_id = self.next_id.max(id.0);
     }
 
     /// Names for `count` deliveries: the first of them, the others follow.

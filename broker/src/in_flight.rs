@@ -2,10 +2,12 @@
 //! identifier when the session comes back on another connection (OASIS MQTT 5.0 §4.1, §4.4).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{self, InFlightState, Tag};
 
+use crate::durability::Stored;
 use crate::subscription::Entry;
 
 /// What was handed over and what became of it so far.
@@ -28,7 +30,7 @@ enum Stage {
     /// Sent under this packet identifier.
     Sent(u16, Entry),
     /// PUBREC came: the message itself is the client's from here on [MQTT-4.3.3-4].
-    Received(u16),
+    Received(u16, Option<Arc<Stored>>),
 }
 
 impl InFlight {
@@ -40,20 +42,37 @@ impl InFlight {
     /// It is about to be sent under this identifier. `false`: it is not known.
     pub fn assign(&mut self, tag: Tag, packet_id: u16) -> bool {
         let Some(unsettled) = self.get_mut(tag) else { return false };
-        match std::mem::replace(&mut unsettled.stage, Stage::Received(packet_id)) {
+        match std::mem::replace(&mut unsettled.stage, Stage::Received(packet_id, None)) {
             Stage::Handed(entry) | Stage::Sent(_, entry) => unsettled.stage = Stage::Sent(packet_id, entry),
-            Stage::Received(_) => {}
+            received @ Stage::Received(..) => unsettled.stage = received,
         }
         true
     }
 
-    /// PUBREC came.
-    pub fn receive(&mut self, tag: Tag) {
-        if let Some(unsettled) = self.get_mut(tag)
-            && let Stage::Sent(packet_id, _) = unsettled.stage
-        {
-            unsettled.stage = Stage::Received(packet_id);
-        }
+    /// PUBREC came. Gives what the store has to know of it.
+    pub fn receive(&mut self, tag: Tag) -> Option<(Arc<Stored>, u16)> {
+        let unsettled = self.get_mut(tag)?;
+        let (packet_id, stored) = match &unsettled.stage {
+            Stage::Handed(_) => return None,
+            Stage::Sent(packet_id, entry) => (*packet_id, entry.stored.clone()),
+            Stage::Received(packet_id, stored) => (*packet_id, stored.clone()),
+        };
+        unsettled.stage = Stage::Received(packet_id, stored.clone());
+        Some((stored?, packet_id))
+    }
+
+    /// PUBREC came to an earlier run of the broker.
+    pub fn restore_received(&mut self, tag: Tag, packet_id: u16, stored: Arc<Stored>) {
+        self.unsettled.push_back(Unsettled { tag, stage: Stage::Received(packet_id, Some(stored)) });
+    }
+
+    /// The last place on the disk of those that the client has or may have.
+    pub fn last_seq(&self) -> Option<u64> {
+        let seqs = self.unsettled.iter().filter_map(|unsettled| match &unsettled.stage {
+            Stage::Handed(entry) | Stage::Sent(_, entry) => entry.stored.as_ref(),
+            Stage::Received(_, stored) => stored.as_ref(),
+        });
+        seqs.map(|stored| stored.seq()).max()
     }
 
     /// It is over. Gives the delivery, unless the client had it already.
@@ -65,7 +84,7 @@ impl InFlight {
         }
         match settled?.stage {
             Stage::Handed(entry) | Stage::Sent(_, entry) => Some(entry),
-            Stage::Received(_) => None,
+            Stage::Received(..) => None,
         }
     }
 
@@ -85,7 +104,7 @@ impl InFlight {
         for unsettled in std::mem::take(&mut self.unsettled) {
             match unsettled.stage {
                 Stage::Handed(entry) => unsent.push(entry),
-                Stage::Sent(..) | Stage::Received(_) => self.unsettled.push_back(unsettled),
+                Stage::Sent(..) | Stage::Received(..) => self.unsettled.push_back(unsettled),
             }
         }
         unsent
@@ -97,7 +116,7 @@ impl InFlight {
         self.unsettled.into_iter().filter_map(|unsettled| match unsettled.stage {
             Stage::Handed(entry) => Some(entry),
             Stage::Sent(_, entry) => Some(Entry { is_bound: entry.qos == QoS::ExactlyOnce, ..entry }),
-            Stage::Received(_) => None,
+            Stage::Received(..) => None,
         })
     }
 
@@ -110,7 +129,7 @@ impl InFlight {
                 packet_id: *packet_id,
                 state: InFlightState::Sent(entry.clone().into_delivery(*tag)),
             }),
-            Stage::Received(packet_id) => {
+            Stage::Received(packet_id, _) => {
                 Some(session::InFlight { packet_id: *packet_id, state: InFlightState::Received(*tag) })
             }
         });

@@ -12,6 +12,9 @@
 //! there, where both count against the mark together; the owner of the outbox feeds it from there. Lock order: registry,
 //! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
+mod disk;
+mod remainder;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +23,9 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, Will};
 
+pub use self::disk::Restored;
+use self::remainder::Remainder;
+use crate::durability::Durability;
 use crate::holdings::Holdings;
 use crate::outbox::lane::Lane;
 use crate::outbox::queue::{Limits, Pushed};
@@ -35,6 +41,8 @@ pub struct Mailbox {
     /// `queue.overflow_offline`.
     overflow: Overflow,
     shared: Arc<Shared>,
+    /// `None`: it lives in memory alone.
+    durability: Option<Arc<Durability>>,
     /// What others ask for on every turn, or while they hold a lock that comes after the mailbox's.
     glance: Glance,
     state: Mutex<State>,
@@ -44,7 +52,9 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Glance {
     is_online: AtomicBool,
-    /// Messages in the backlog.
+    /// [`Mailbox::feed`] has work.
+    is_feedable: AtomicBool,
+    /// Messages in the backlog and on the disk alone.
     waiting: AtomicUsize,
     /// Messages in the outbox, and those that wait for their acknowledgement.
     in_hand: AtomicUsize,
@@ -56,6 +66,14 @@ struct State {
     outbox: Option<Arc<Outbox>>,
     holdings: Holdings,
     backlog: Lane,
+    /// The place of the next message in the store.
+    next_seq: u64,
+    /// Places that were taken for messages on their way into memory.
+    arriving: usize,
+    /// On the disk alone, and behind all that is in memory.
+    remainder: Option<Box<Remainder>>,
+    /// Messages before this place may have been sent by an earlier run of the broker.
+    known_until: u64,
     /// Messages that came since the whole backlog was last searched for what nobody waits for any more.
     unsearched: usize,
     /// The wire forms of the version that the client speaks now.
@@ -127,23 +145,6 @@ pub struct Due {
     pub is_expired: bool,
 }
 
-/// A session as it was stored before a restart. Its client is away.
-#[derive(Debug)]
-pub struct Restored {
-    /// How long it is kept after a connection.
-    pub expiry: Duration,
-    /// When it ends unless its client comes back.
-    pub expires_at: Option<Instant>,
-    /// And when that is due.
-    pub will: Option<(Instant, Box<Will>)>,
-    /// Dropped while the client was away.
-    pub lost: u64,
-    /// Packet identifiers of QoS 2 publishes before their PUBREL.
-    pub received: Vec<u16>,
-    /// What waits on the disk.
-    pub queue: crate::store::QueueSummary,
-}
-
 /// What the store is told of a session, as it is now.
 #[derive(Debug)]
 pub struct Known<'a> {
@@ -172,35 +173,27 @@ pub struct Brought {
 
 impl Mailbox {
     /// A session without a client. `key` is unique among all clients that the tables know.
-    pub fn new(key: u64, name: Arc<str>, overflow: Overflow, shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::default() })
-    }
-
-    /// A session that a store has kept, without a client.
-    pub fn restored(
+    pub fn new(
         key: u64,
         name: Arc<str>,
         overflow: Overflow,
         shared: Arc<Shared>,
-        _durability: Arc<crate::durability::Durability>,
-        restored: Restored,
+        durability: Option<Arc<Durability>>,
     ) -> Arc<Self> {
-        let mut holdings = Holdings::default();
-        for packet_id in &restored.received {
-            holdings.change(|unfinished| unfinished.received.insert(*packet_id));
-        }
-        let Restored { expiry, expires_at, will, lost, .. } = restored;
-        let state = State { holdings, expiry, expires_at, will, lost, ..State::default() };
-        Arc::new(Self { key, name, overflow, shared, glance: Glance::default(), state: Mutex::new(state) })
+        let state = State { next_seq: disk::FIRST_SEQ, ..State::default() };
+        Self::with_state(key, name, overflow, shared, durability, state)
     }
 
-    /// What it had subscribed to.
-    pub fn enter_restored(&self, subscriptions: Vec<Subscription>) {
-        let mut state = self.state.lock();
-        for subscription in subscriptions {
-            state.holdings.pass_id(subscription.id);
-            state.holdings.insert(subscription);
-        }
+    fn with_state(
+        key: u64,
+        name: Arc<str>,
+        overflow: Overflow,
+        shared: Arc<Shared>,
+        durability: Option<Arc<Durability>>,
+        state: State,
+    ) -> Arc<Self> {
+        let glance = Glance::default();
+        Arc::new(Self { key, name, overflow, shared, durability, glance, state: Mutex::new(state) })
     }
 
     /// The session as the tables know it.
@@ -245,7 +238,7 @@ impl Mailbox {
         self.collect(&mut state);
         outbox.keep_acked();
         let deadline = state.deadline();
-        outbox.set_behind(&state.backlog, now);
+        outbox.set_behind(state.waiting(), now);
         state.outbox = Some(Arc::clone(outbox));
         state.expiry = expiry;
         state.forms = forms;
@@ -282,6 +275,7 @@ impl Mailbox {
         let Some(expires_at) = expires_at else {
             return Detached::Ends { will };
         };
+        self.evict(&mut state);
         // [MQTT-3.1.2-23]
         state.expires_at = Some(expires_at);
         // [MQTT-3.1.2-8]: at the end of the session at the latest.
@@ -290,20 +284,27 @@ impl Mailbox {
         Detached::Waits { deadline: state.deadline().unwrap_or(expires_at) }
     }
 
-    /// Whether [`Mailbox::feed`] has work.
+    /// Whether messages wait that are not in the outbox.
     pub fn has_backlog(&self) -> bool {
         self.glance.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Moves what waits into the outbox while that is below half of its mark.
-    pub fn feed(&self, outbox: &Arc<Outbox>, now: Instant) {
+    /// Whether [`Mailbox::feed`] has work. Not while the next of them are on their way from the disk.
+    pub fn is_feedable(&self) -> bool {
+        self.glance.is_feedable.load(Ordering::Relaxed)
+    }
+
+    /// Moves what waits into the outbox while that is below half of its mark, and has more read from the disk.
+    pub fn feed(self: &Arc<Self>, outbox: &Arc<Outbox>, now: Instant) {
         let mut state = self.state.lock();
         if !state.is_of(outbox) {
             return;
         }
         let before = state.backlog.len();
-        let moved = outbox.feed(&mut state.backlog, now);
+        let on_disk = state.on_disk();
+        let moved = outbox.feed(&mut state.backlog, on_disk, now);
         self.left(before - state.backlog.len() - moved);
+        self.ask(&mut state);
         self.note(&state);
     }
 
@@ -332,21 +333,20 @@ impl Mailbox {
     // ---- for publishers ----
 
     /// Queues without waiting. With `is_shed`, at QoS 0, only for a client for which nothing waits.
-    pub fn push(&self, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
-        let mut state = self.state.lock();
+    pub fn push(&self, entry: Entry, is_shed: bool, now: Instant) -> Brought {
+        self.push_to(&mut self.state.lock(), entry, is_shed, now)
+    }
+
+    fn push_to(&self, state: &mut State, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
         if state.has_ended {
             return Brought::away(Pushed::Closed);
         }
         let is_acked = entry.qos > QoS::AtMostOnce;
         let Some(outbox) = state.outbox.clone() else {
-            return Brought::away(if is_acked {
-                self.keep_away(&mut state, entry, now)
-            } else {
-                Pushed::Closed
-            });
+            return Brought::away(if is_acked { self.keep_away(state, entry, now) } else { Pushed::Closed });
         };
         if is_acked && !state.backlog.is_empty() {
-            return self.keep_behind(&mut state, outbox, entry, now);
+            return self.keep_behind(state, outbox, entry, now);
         }
         // It may have subscribed in another version of its protocol.
         entry.form = entry.form.filter(|_| is_same(entry.subscription.forms, state.forms));
@@ -354,10 +354,10 @@ impl Mailbox {
         let (pushed, must_flush) =
             if is_shed { outbox.push_if_idle(entry, now) } else { outbox.push(entry, now) };
         if let (Pushed::Full | Pushed::Closed, Some(entry)) = (pushed, kept) {
-            return self.keep_behind(&mut state, outbox, entry, now);
+            return self.keep_behind(state, outbox, entry, now);
         }
         if is_acked {
-            self.note(&state);
+            self.note(state);
         }
         Brought { pushed, outbox: Some(outbox), must_flush, is_slow: pushed == Pushed::OverMark }
     }
@@ -381,7 +381,7 @@ impl Mailbox {
         self.left(waiting.len());
         entries.extend(waiting);
         if let Some(outbox) = &state.outbox {
-            outbox.set_behind(&state.backlog, now);
+            outbox.set_behind(state.waiting(), now);
         }
         self.note(&state);
         entries
@@ -484,7 +484,7 @@ impl Mailbox {
         }
         let pushed = self.keep(state, entry, up_to(2));
         // Though something was dropped: whoever is not held would go on and drop more.
-        let is_slow = outbox.note_behind(&state.backlog, now);
+        let is_slow = outbox.note_behind(state.waiting(), now);
         Brought { pushed, outbox: Some(outbox), must_flush: false, is_slow }
     }
 
@@ -517,9 +517,10 @@ impl Mailbox {
     }
 
     fn note(&self, state: &State) {
-        let Glance { is_online, waiting, in_hand } = &self.glance;
+        let Glance { is_online, is_feedable, waiting, in_hand } = &self.glance;
         is_online.store(state.outbox.is_some(), Ordering::Relaxed);
-        waiting.store(state.backlog.len(), Ordering::Relaxed);
+        is_feedable.store(state.is_feedable(), Ordering::Relaxed);
+        waiting.store(state.waiting().messages, Ordering::Relaxed);
         in_hand.store(state.outbox.as_ref().map_or(0, |outbox| outbox.pending()), Ordering::Relaxed);
     }
 
@@ -545,6 +546,19 @@ impl State {
         self.backlog.is_empty() || (self.backlog.len() < limit.messages && bytes <= limit.bytes)
     }
 
+    /// What waits behind the outbox.
+    fn waiting(&self) -> Amount {
+        self.backlog.amount() + self.on_disk()
+    }
+
+    fn on_disk(&self) -> Amount {
+        self.remainder.as_ref().map(|remainder| remainder.amount()).unwrap_or_default()
+    }
+
+    fn is_feedable(&self) -> bool {
+        !self.backlog.is_empty() || self.remainder.as_ref().is_some_and(|remainder| remainder.may_ask())
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let will = self.will.as_ref().map(|(at, _)| *at);
         will.into_iter().chain(self.expires_at).min()
@@ -567,6 +581,13 @@ impl State {
         match &self.outbox {
             Some(outbox) => outbox.note_drop(entry),
             None => self.lost += 1,
+        }
+    }
+
+    fn lose_some(&mut self, count: u64) {
+        match &self.outbox {
+            Some(outbox) => outbox.note_lost(count),
+            None => self.lost += count,
         }
     }
 }

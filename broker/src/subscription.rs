@@ -2,7 +2,7 @@
 //! a socket.
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, Subscription
 use tidegate_protocol::topic::{ShareName, TopicFilter};
 use triomphe::ThinArc;
 
+use crate::durability::Stored;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 use crate::router::Member;
@@ -111,6 +112,8 @@ pub struct Entry {
     pub is_retained: bool,
     /// Was sent at QoS 2 and not finished, so that no other client may get it.
     pub is_bound: bool,
+    /// Its place on the disk, if it has one.
+    pub stored: Option<Arc<Stored>>,
 }
 
 const NO_LOCAL: u8 = 1;
@@ -348,6 +351,7 @@ impl Entry {
             retain,
             is_retained: false,
             is_bound: false,
+            stored: None,
         }
     }
 
@@ -366,12 +370,15 @@ impl Entry {
             retain: true,
             is_retained: true,
             is_bound: false,
+            stored: None,
         }
     }
 
     /// As the session gets it.
     pub fn into_delivery(self, tag: Tag) -> Delivery {
         Delivery {
+            packet_id: self.stored.as_ref().and_then(|stored| NonZeroU16::new(stored.packet_id())),
+            dup: self.stored.as_ref().is_some_and(|stored| stored.may_be_known()),
             publication: self.publication,
             qos: self.qos,
             retain: self.retain,
@@ -419,6 +426,6 @@ mod tests {
     fn a_million_of_them_fit() {
         assert_eq!(size_of::<Grant>(), 40);
         assert_eq!(size_of::<Subscription>(), 8);
-        assert!(size_of::<Entry>() <= 40);
+        assert!(size_of::<Entry>() <= 48);
     }
 }

@@ -38,7 +38,8 @@ pub trait Session: Send {
     /// A complete WebSocket message. Packets and STOMP frames may be split over several or share one.
     fn handle_message(&mut self, message: Message, now: Instant);
 
-    /// The answer to a request. Replies to publishes come in the order of the requests.
+    /// The answer to a request. Replies come in the order of the requests, but for those to publishes at QoS 0, which
+    /// wait for nothing.
     fn handle_reply(&mut self, token: Token, reply: Reply, now: Instant);
 
     /// A publication that this client subscribed to and that needs this session's own encoding.

@@ -27,7 +27,7 @@ pub(super) struct Opened {
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens `store.path` and reads it. `None`: there is to be no store.
-pub(super) async fn open(settings: &config::Store) -> Result<Option<Opened>, StoreError> {
+pub(super) async fn open(settings: &config::Store, in_flight_max: u16) -> Result<Option<Opened>, StoreError> {
     let Some(path) = settings.path.clone() else { return Ok(None) };
     let disk = DiskSettings {
         is_synced: settings.sync != config::StoreSync::Os,
@@ -39,10 +39,15 @@ pub(super) async fn open(settings: &config::Store) -> Result<Option<Opened>, Sto
         pending_bytes_max: settings.max_pending_bytes.bytes(),
         disk_bytes_max: settings.max_bytes.map_or(u64::MAX, |bytes| in_u64(bytes.bytes())),
     };
-    on_a_thread(move || read(&path, disk, writing)).await?.map(Some)
+    on_a_thread(move || read(&path, disk, writing, in_flight_max)).await?.map(Some)
 }
 
-fn read(path: &Path, disk: DiskSettings, writing: Settings) -> Result<Opened, StoreError> {
+fn read(
+    path: &Path,
+    disk: DiskSettings,
+    writing: Settings,
+    in_flight_max: u16,
+) -> Result<Opened, StoreError> {
     let begun = Instant::now();
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(path, disk)?);
     let mut recovered = Vec::new();
@@ -59,7 +64,7 @@ fn read(path: &Path, disk: DiskSettings, writing: Settings) -> Result<Opened, St
     info!(path = %path.display(), sessions, messages, retained, took_ms, "the store is open");
     tell_damage(&recovery);
     let writer = Writer::start(store, writing, recovery.next_body)?;
-    Ok(Opened { durability: Durability::new(writer, connection::clock), recovered, recovery })
+    Ok(Opened { durability: Durability::new(writer, in_flight_max, connection::clock), recovered, recovery })
 }
 
 /// What a crash may leave is said in passing; what it must not leave, as a warning.

@@ -144,7 +144,14 @@ impl Broker {
             let arrival = Arrival { clean_start: connect.clean_start, session_expiry, forms: connect.forms };
             entered = self.registry.enter(&name, &client.outbox, arrival, now.instant, || {
                 let key = self.next_mailbox.fetch_add(1, Ordering::Relaxed);
-                Mailbox::new(key, Arc::clone(&name), self.rules.overflow_offline, Arc::clone(&self.shared))
+                let durability = self.durability.clone();
+                Mailbox::new(
+                    key,
+                    Arc::clone(&name),
+                    self.rules.overflow_offline,
+                    Arc::clone(&self.shared),
+                    durability,
+                )
             })?;
             client.name = Some(name);
         }

@@ -10,11 +10,14 @@ use tracing::debug;
 
 use super::{Batch, Broker, Now, ORDER_LOCKS};
 use crate::client::Client;
+use crate::durability::{Place, Planned};
 use crate::holdings::Holdings;
+use crate::mailbox::{Brought, Mailbox};
 use crate::outbox::Outbox;
 use crate::outbox::queue::Pushed;
 use crate::router::Matched;
 use crate::router::shared::Group;
+use crate::store::{Change, SessionKey};
 use crate::subscription::{self, Entry, Subscription, Target};
 
 impl Broker {
@@ -34,8 +37,13 @@ impl Broker {
             holdings.unfinished().is_some_and(|unfinished| unfinished.received.contains(packet_id))
         };
         if client.with(is_known).ok_or(REPLACED)? {
+            // What it repeats may not be committed yet.
+            if let Some((durability, session)) = self.stored_session(client) {
+                durability.submit(vec![Change::InsertReceived(SessionKey(session), packet_id)], batch)?;
+            }
             return Ok(Published { matched: 1 });
         }
+        let received = client.mailbox.clone().map(|mailbox| (mailbox, packet_id));
         // Accepted and known in one step, behind which nothing refuses: whoever takes the session up finds the id of
         // what is published, and of nothing else (§4.3.3: after a refusal the id is free again).
         let commit = |publication: &Publication| {
@@ -47,7 +55,7 @@ impl Broker {
             committed.unwrap_or(Err(REPLACED))
         };
         // One that has expired is accepted all the same [MQTT-4.3.3-13]; deliveries of it are not sent.
-        self.accept_with(publication, commit, now, batch)
+        self.accept_with(publication, commit, received, now, batch)
     }
 
     /// What a client may publish, its will included.
@@ -57,13 +65,14 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
-        self.accept_with(publication, |publication| self.retain(publication), now, batch)
+        self.accept_with(publication, |publication| self.retain(publication), None, now, batch)
     }
 
     fn accept_with(
         &self,
         mut publication: Publication,
         commit: impl FnOnce(&Publication) -> Result<(), Refusal>,
+        received: Option<(Arc<Mailbox>, u16)>,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
@@ -72,7 +81,7 @@ impl Broker {
         if publication.retain && !self.rules.retain {
             return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
         }
-        self.bring(publication, commit, now, batch)
+        self.bring(publication, commit, Source::Client { received }, now, batch)
     }
 
     /// [MQTT-3.3.1-5], [MQTT-3.3.1-8]
@@ -98,7 +107,7 @@ impl Broker {
             Ok(())
         };
         // QoS 0 is not refused.
-        let _ = self.bring(publication, commit, now, batch);
+        let _ = self.bring(publication, commit, Source::Broker, now, batch);
     }
 
     /// Says whether a client is connected, where a topic rule has it. The caller flushes `batch`.
@@ -108,11 +117,13 @@ impl Broker {
         }
     }
 
-    /// Retained, match, push. `commit` is the last that may refuse. The caller flushes `batch`.
+    /// Retained, match, push. `commit` is the last that may refuse, but for a store that fails in this very moment. The
+    /// caller flushes `batch`.
     fn bring(
         &self,
         mut publication: Publication,
         commit: impl FnOnce(&Publication) -> Result<(), Refusal>,
+        source: Source,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
@@ -123,12 +134,33 @@ impl Broker {
         if is_full {
             self.check_memory_for(&publication)?;
         }
+        self.check_store_for(&publication, &source)?;
         let order = if publication.retain { self.order_of(&publication.topic) } else { None };
         let _order = order.map(Mutex::lock);
         // Before the match: a client that subscribes meanwhile is in the table before it looks at what is retained, and
         // so gets it one way or the other.
         commit(&publication)?;
-        Ok(self.deliver(&publication, is_full, now, batch))
+        // [MQTT-3.3.2-3], [MQTT-4.5.0-1]
+        let matched = self.router.matching(&publication.topic);
+        match (&self.durability, source) {
+            (Some(durability), Source::Client { received })
+                if is_stored(&publication, &received, &matched) =>
+            {
+                self.deliver_stored(durability, &publication, &matched, received, now, batch)
+            }
+            _ => Ok(self.deliver(&publication, &matched, is_full, now, batch)),
+        }
+    }
+
+    /// While the disk fails, nothing is promised that would have to be on it. Asked before anything is kept or sent.
+    fn check_store_for(&self, publication: &Publication, source: &Source) -> Result<(), Refusal> {
+        if let (Some(durability), Source::Client { received }) = (&self.durability, source)
+            && publication.qos > QoS::AtMostOnce
+            && is_stored(publication, received, &self.router.matching(&publication.topic))
+        {
+            return durability.admit();
+        }
+        Ok(())
     }
 
     /// While the memory of the whole broker is used up, nothing is promised that would have to wait for a client that
@@ -146,16 +178,15 @@ impl Broker {
         self.orders.get(usize::try_from(hash % ORDER_LOCKS as u64).unwrap_or(0))
     }
 
-    /// Match, push. Refuses nothing.
+    /// To all that match. Refuses nothing.
     fn deliver(
         &self,
         publication: &Arc<Publication>,
+        matched: &Matched<Subscription>,
         is_full: bool,
         now: Now,
         batch: &mut Batch,
     ) -> Published {
-        // [MQTT-3.3.2-3], [MQTT-4.5.0-1]
-        let matched = self.router.matching(&publication.topic);
         let mut fan_out = FanOut {
             broker: self,
             size_bytes: subscription::size_bytes(publication),
@@ -187,6 +218,9 @@ impl Broker {
         let subscription = &entry.subscription;
         let group = subscription.share().and_then(|(name, filter)| self.groups.get(name, filter));
         let Some(group) = group else { return self.metrics.dropped(DropReason::Closed, 1) };
+        if self.redeliver_stored(&group, &entry, tried, now, batch) {
+            return;
+        }
         let size_bytes = entry.size_bytes;
         let mut fan_out =
             FanOut { broker: self, size_bytes, is_shed: false, now, batch, tally: Tally::default() };
@@ -195,6 +229,29 @@ impl Broker {
             self.metrics.dropped(DropReason::Closed, 1);
         }
     }
+}
+
+/// Who says something.
+enum Source {
+    /// A client. At QoS 2, the session that knows the packet identifier until PUBREL.
+    Client { received: Option<(Arc<Mailbox>, u16)> },
+    /// The broker itself, which says it anew after a restart.
+    Broker,
+}
+
+/// Whether the store has to know of a publication.
+fn is_stored(
+    publication: &Publication,
+    received: &Option<(Arc<Mailbox>, u16)>,
+    matched: &Matched<Subscription>,
+) -> bool {
+    let is_durable = |member: &Subscription| {
+        member.qos > QoS::AtMostOnce && matches!(member.target, Target::Mailbox(_) | Target::Group(_))
+    };
+    publication.retain
+        || received.is_some()
+        || (publication.qos > QoS::AtMostOnce
+            && matched.targets().iter().any(|target| is_durable(&target.member)))
 }
 
 fn check_topic(publication: &Publication) -> Result<(), Refusal> {
@@ -216,14 +273,14 @@ fn has_sessions(matched: &Matched<Subscription>) -> bool {
 }
 
 /// One publication on its way to many.
-struct FanOut<'a> {
-    broker: &'a Broker,
-    size_bytes: u32,
+pub(super) struct FanOut<'a> {
+    pub(super) broker: &'a Broker,
+    pub(super) size_bytes: u32,
     /// Only clients for which nothing waits get it.
-    is_shed: bool,
-    now: Now,
-    batch: &'a mut Batch,
-    tally: Tally,
+    pub(super) is_shed: bool,
+    pub(super) now: Now,
+    pub(super) batch: &'a mut Batch,
+    pub(super) tally: Tally,
 }
 
 impl FanOut<'_> {
@@ -232,18 +289,42 @@ impl FanOut<'_> {
             Target::Outbox(outbox) => self.push_to_outbox(outbox, entry),
             Target::Mailbox(mailbox) => {
                 let brought = mailbox.push(entry, self.is_shed, self.now.instant);
-                if let Some(outbox) = brought.outbox {
-                    self.after_push(brought.pushed, brought.is_slow, &outbox);
-                    if brought.must_flush {
-                        self.batch.touched.push(outbox);
-                    }
-                }
-                brought.pushed
+                let pushed = brought.pushed;
+                self.after_bring(brought);
+                pushed
             }
             Target::Group(_) => Pushed::Closed,
         };
         self.tally.add(pushed);
         pushed
+    }
+
+    /// The same for a delivery that has its place in the store.
+    pub(super) fn push_planned(&mut self, planned: Planned) {
+        let Planned { entry, place } = planned;
+        let member = entry.subscription.clone();
+        if place == Place::Unstored {
+            let again = entry.subscription.group().is_some().then(|| entry.clone());
+            if self.push(&member, entry) == Pushed::Closed
+                && let Some(again) = again
+            {
+                self.broker.redeliver(again, &[member.target.client()], self.now, self.batch);
+            }
+            return;
+        }
+        let Target::Mailbox(mailbox) = &member.target else { return };
+        let brought = mailbox.bring(entry, place, self.now.instant);
+        self.tally.add(brought.pushed);
+        self.after_bring(brought);
+    }
+
+    fn after_bring(&mut self, brought: Brought) {
+        if let Some(outbox) = brought.outbox {
+            self.after_push(brought.pushed, brought.is_slow, &outbox);
+            if brought.must_flush {
+                self.batch.touched.push(outbox);
+            }
+        }
     }
 
     fn push_to_outbox(&mut self, outbox: &Arc<Outbox>, entry: Entry) -> Pushed {
@@ -281,7 +362,7 @@ impl FanOut<'_> {
         }
     }
 
-    fn finish(self) -> Published {
+    pub(super) fn finish(self) -> Published {
         let Self { broker, tally, .. } = self;
         broker.shared.entered(tally.growth);
         for (reason, count) in tally.drops() {
@@ -293,7 +374,7 @@ impl FanOut<'_> {
 
 /// Outcomes of one fan-out, added up so that counters are touched once.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     matched: usize,
     growth: isize,
     oldest: u64,
@@ -304,10 +385,10 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, pushed: Pushed) {
+    pub(super) fn add(&mut self, pushed: Pushed) {
         self.growth += pushed.growth();
         match pushed {
-            Pushed::Queued | Pushed::HalfFull | Pushed::OverMark => self.matched += 1,
+            Pushed::Queued | Pushed::HalfFull | Pushed::OverMark | Pushed::Stored => self.matched += 1,
             Pushed::Made(reason, count) => {
                 self.matched += 1;
                 self.count(reason, count as u64);

@@ -57,6 +57,7 @@ pub(super) fn take_batch() -> Box<Batch> {
 pub(super) fn give_back_batch(mut batch: Box<Batch>) {
     batch.touched.clear();
     batch.slow.clear();
+    batch.after = None;
     BATCHES.with_borrow_mut(|batches| {
         if batches.len() < 4 {
             batches.push(batch);

@@ -32,9 +32,10 @@ impl Connection {
     }
 
     pub(super) fn close_with(&mut self, frame: Bytes, data: DataLane, now: Now) {
+        self.give_up_brake(now);
+        self.drop_pending();
         let lost = self.outbox.close(frame, data);
         self.broker.metrics().dropped(DropReason::Closed, lost as u64);
-        self.brake = None;
         let deadline = now.instant + self.settings.close_timeout;
         self.phase = Phase::Closing { deadline, is_answered: false };
     }

@@ -4,12 +4,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Settlement, Stamped, Token};
 
+use super::pending::Answer;
 use super::{ANSWER_BYTES, BACKLOG_MAX, Brake, CONTROL_BYTES_MAX, Connection, Lane, Phase, buffer};
 use crate::broker::Now;
 use crate::outbox::Outbox;
-use crate::outbox::queue::Signals;
+use crate::store::Ticket;
 
 impl Connection {
     /// Carries out what the session asks for. One message may hold many packets, each with an answer, so this
@@ -52,10 +54,7 @@ impl Connection {
 
     fn end_drain(&mut self) {
         self.has_undrained = false;
-        if std::mem::take(&mut self.holds_subscribe) {
-            self.outbox.release_subscribe();
-            self.outbox.signal(Signals::SESSION);
-        }
+        self.release_subscribe();
     }
 
     fn carry_out(&mut self, output: Output, lane: &mut Lane<'_>, answered_bytes: &mut usize, now: Now) {
@@ -127,36 +126,42 @@ impl Connection {
             counters.messages_in.inc();
             counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
         }
-        let is_acked =
-            matches!(&request, Request::Publish(publish) if publish.publication.qos != Default::default());
+        let (publish_qos, packet_id) = match &request {
+            Request::Publish(publish) => (Some(publish.publication.qos), publish.packet_id),
+            _ => (None, None),
+        };
         let batch = self.batch.get_or_insert_with(buffer::take_batch);
         let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
         let slow = std::mem::take(&mut batch.slow);
+        let after = batch.after.take().unwrap_or(Ticket::DONE);
         let Some(reply) = reply else { return };
         if matches!(reply, Reply::Connected(_)) {
             self.receiver.set_message_bytes_max(self.settings.message_bytes_max);
         }
-        if !slow.is_empty() {
-            if is_acked && may_hold {
-                self.apply_brake(slow, (token, reply), now);
-                return;
-            }
-            self.yields = true;
+        let holds = !slow.is_empty() && publish_qos > Some(QoS::AtMostOnce) && may_hold;
+        self.yields |= !slow.is_empty() && !holds;
+        if publish_qos == Some(QoS::AtMostOnce) {
+            // It promises nothing; waiting, these would be many.
+            return self.session.handle_reply(token, reply, now.instant);
         }
-        self.session.handle_reply(token, reply, now.instant);
+        let answer = Answer { token, reply, packet_id, after };
+        if holds {
+            self.apply_brake(slow, answer, now);
+        } else {
+            self.answer(answer, now);
+        }
     }
 
     /// Holds the acknowledgement until there is room, at most `queue.publish_wait`.
-    fn apply_brake(&mut self, slow: Vec<Arc<Outbox>>, reply: (Token, Reply), now: Now) {
+    fn apply_brake(&mut self, slow: Vec<Arc<Outbox>>, answer: Answer, now: Now) {
         self.flush(now);
         let slow: Vec<_> = slow.into_iter().filter(|slow| slow.wait_for_room(&self.outbox)).collect();
         if slow.is_empty() {
-            self.session.handle_reply(reply.0, reply.1, now.instant);
-            return;
+            return self.answer(answer, now);
         }
         self.broker.metrics().publishers_held.inc();
         let deadline = now.instant + self.settings.publish_wait;
-        self.brake = Some(Box::new(Brake { deadline, slow, reply: Some(reply), backlog: VecDeque::new() }));
+        self.brake = Some(Box::new(Brake { deadline, slow, answer, backlog: VecDeque::new() }));
     }
 
     pub(super) fn try_release_brake(&mut self, now: Now) {
@@ -169,8 +174,9 @@ impl Connection {
 
     /// The session ends. What the client said before is done without waiting: its goodbye may be among it
     /// [MQTT-3.14.4-3].
-    fn give_up_brake(&mut self, now: Now) {
+    pub(super) fn give_up_brake(&mut self, now: Now) {
         let Some(brake) = self.brake.take() else { return };
+        self.answer(brake.answer, now);
         for (token, request) in brake.backlog {
             self.carry_to_broker(token, request, false, now);
         }
@@ -178,10 +184,8 @@ impl Connection {
 
     pub(super) fn release_brake(&mut self, now: Now) {
         let Some(brake) = self.brake.take() else { return };
-        let mut backlog = brake.backlog;
-        if let Some((token, reply)) = brake.reply {
-            self.session.handle_reply(token, reply, now.instant);
-        }
+        let Brake { answer, mut backlog, .. } = *brake;
+        self.answer(answer, now);
         while let Some((token, request)) = backlog.pop_front() {
             self.request(token, request, now);
             if let Some(brake) = &mut self.brake {

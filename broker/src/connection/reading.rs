@@ -76,6 +76,7 @@ impl Connection {
         matches!(self.phase, Phase::Open)
             && self.brake.is_none()
             && !self.has_undrained
+            && !self.is_parting()
             && self.session.wants().input
     }
 

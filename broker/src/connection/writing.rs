@@ -27,7 +27,8 @@ impl Connection {
 
     /// Does for the outbox what only the owner can: retained messages, lag, and what the session encodes.
     pub(super) fn pump(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Open) || self.has_undrained {
+        // Behind a reply that is still to come, what is queued stays where the policy can reach it.
+        if !matches!(self.phase, Phase::Open) || self.has_undrained || self.holds_subscribe {
             return;
         }
         self.tell_lag(now);

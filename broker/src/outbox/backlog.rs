@@ -12,13 +12,13 @@ use crate::subscription::{Entry, Subscription};
 
 impl Outbox {
     /// Moves deliveries from `backlog` into the queue while that is below half of its mark; those of ended
-    /// subscriptions and expired ones are left out. Gives how many were moved.
-    pub(crate) fn feed(&self, backlog: &mut Lane, now: Instant) -> usize {
+    /// subscriptions and expired ones are left out. `further` waits behind that. Gives how many were moved.
+    pub(crate) fn feed(&self, backlog: &mut Lane, further: Amount, now: Instant) -> usize {
         let (moved, waiters) = {
             let mut queue = self.queue.lock();
             let moved = queue.feed(backlog, &self.shared.limits, now);
             self.count_expired(&mut queue);
-            queue.set_behind(amount_of(backlog));
+            queue.set_behind(backlog.amount() + further);
             // What was left out makes room, what was moved does not.
             (moved, queue.waiters_if_room(Amount::default(), &self.shared.limits, now))
         };
@@ -26,13 +26,13 @@ impl Outbox {
         moved
     }
 
-    /// A delivery was put into the mailbox's `backlog`, behind this queue: both together are held against the mark.
+    /// A delivery was put behind this queue, where so much waits: both together are held against the mark.
     /// Gives whether its publisher should wait. The owner is woken when it can feed the queue.
-    pub(crate) fn note_behind(&self, backlog: &Lane, now: Instant) -> bool {
+    pub(crate) fn note_behind(&self, behind: Amount, now: Instant) -> bool {
         let (is_held, waiters, waker) = {
             let limits = &self.shared.limits;
             let mut queue = self.queue.lock();
-            queue.set_behind(amount_of(backlog));
+            queue.set_behind(behind);
             let is_held = queue.holds_behind(limits, now);
             let waiters = queue.waiters_if_room(Amount::default(), limits, now);
             if !queue.wakes_below_half(limits) {
@@ -46,11 +46,11 @@ impl Outbox {
         is_held
     }
 
-    /// What waits in the mailbox's `backlog` has become another.
-    pub(crate) fn set_behind(&self, backlog: &Lane, now: Instant) {
+    /// So much waits behind this queue.
+    pub(crate) fn set_behind(&self, behind: Amount, now: Instant) {
         let waiters = {
             let mut queue = self.queue.lock();
-            queue.set_behind(amount_of(backlog));
+            queue.set_behind(behind);
             queue.waiters_if_room(Amount::default(), &self.shared.limits, now)
         };
         wake_publishers(&waiters);
@@ -77,8 +77,4 @@ impl Outbox {
         self.left(taken.len());
         taken
     }
-}
-
-fn amount_of(backlog: &Lane) -> Amount {
-    Amount { messages: backlog.len(), bytes: backlog.bytes() }
 }

@@ -6,6 +6,7 @@ use ahash::HashMap;
 use tidegate_protocol::session::SubscriptionId;
 use tidegate_protocol::topic::Topic;
 
+use super::room::Amount;
 use crate::subscription::Entry;
 
 /// Entries in order. A removed one leaves a gap that is skipped, so that positions stay valid.
@@ -45,6 +46,10 @@ impl Lane {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(crate) fn amount(&self) -> Amount {
+        Amount { messages: self.live, bytes: self.bytes }
     }
 
     pub(crate) fn push_back(&mut self, entry: Entry) {

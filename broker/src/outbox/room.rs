@@ -29,6 +29,17 @@ pub(crate) struct Amount {
     pub(crate) bytes: usize,
 }
 
+impl std::ops::Add for Amount {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_add(other.messages),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
 impl Amount {
     /// The time that a queue may take for this: [`Limits::publish_wait`] for all that it holds at its mark.
     fn allowance(self, limits: &Limits) -> Duration {

@@ -3,6 +3,7 @@
 //! Knows no packet. Spec: OASIS MQTT 5.0 §2.2.1, §4.3, §4.9.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 
 use crate::publication::QoS;
 use crate::session::{PacketIds, Tag};
@@ -17,6 +18,8 @@ pub(super) struct InFlight {
     last: u16,
     /// Every identifier has been assigned once, or may have been on an earlier connection.
     has_wrapped: bool,
+    /// Some deliveries come with their identifiers.
+    has_wanted: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +64,19 @@ impl InFlight {
         self.exchanges.len()
     }
 
-    /// The identifier for the next delivery: not 0 and not in use [MQTT-2.2.1-4]. `None` when all are.
-    pub(super) fn next_id(&self) -> Option<u16> {
+    /// The identifier for the next delivery: the one that it should have, if that is free. The others keep out of the way
+    /// of such, and go down from the highest.
+    pub(super) fn id_for(&mut self, wanted: Option<NonZeroU16>) -> Option<u16> {
+        self.has_wanted |= wanted.is_some();
+        match wanted.map(NonZeroU16::get).filter(|id| !self.in_use.contains(*id)) {
+            None if self.has_wanted => (1..=u16::MAX).rev().find(|id| !self.in_use.contains(*id)),
+            None => self.next_id(),
+            wanted => wanted,
+        }
+    }
+
+    /// The next identifier: not 0 and not in use [MQTT-2.2.1-4]. `None` when all are.
+    fn next_id(&self) -> Option<u16> {
         if self.exchanges.len() >= usize::from(u16::MAX) {
             return None;
         }
@@ -78,7 +92,7 @@ impl InFlight {
 
     /// Enters a delivery under an identifier from [`InFlight::next_id`].
     pub(super) fn insert(&mut self, id: u16, tag: Tag, awaits: Awaits) {
-        self.has_wrapped |= id < self.last;
+        self.has_wrapped |= id < self.last || self.has_wanted;
         self.restore(id, tag, awaits);
     }
 
@@ -157,6 +171,16 @@ mod tests {
             in_flight.remove(id);
         }
         assert_eq!(in_flight.len(), 1);
+    }
+
+    #[test]
+    fn a_delivery_gets_its_own_identifier_and_others_keep_away() {
+        let mut in_flight = InFlight::default();
+        for (wanted, expected) in [(None, 1), (Some(7), 7), (None, 65_535), (Some(7), 65_534), (Some(8), 8)] {
+            let id = in_flight.id_for(wanted.and_then(NonZeroU16::new)).unwrap();
+            assert_eq!(id, expected, "{wanted:?}");
+            in_flight.insert(id, Tag(0), Awaits::PubAck);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Plain data; who queues and who encodes is not said here.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 #[cfg(doc)]
@@ -28,6 +28,10 @@ pub struct Delivery {
     pub identifier: Option<NonZeroU32>,
     /// The identifiers of this client's other subscriptions that match ([`Copies::PerClient`]).
     pub also: Option<Arc<[NonZeroU32]>>,
+    /// The id that it should go by, if that is free: the same at every attempt, so that the client knows it again.
+    pub packet_id: Option<NonZeroU16>,
+    /// The client may have been sent it before.
+    pub dup: bool,
     /// For [`Request::Settle`]. At QoS 0 only a drop is settled.
     pub tag: Tag,
 }

@@ -223,6 +223,8 @@ pub(crate) fn message(name: &str) -> Publication {
 
 pub(crate) fn delivery(publication: Publication, qos: QoS, tag: u64) -> Delivery {
     Delivery {
+        packet_id: None,
+        dup: false,
         publication: Arc::new(publication),
         qos,
         retain: false,

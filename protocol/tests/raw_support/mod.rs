@@ -129,6 +129,8 @@ impl Client {
 
     pub(crate) fn deliver(&mut self, publication: Publication, retain: bool) {
         let delivery = Delivery {
+            packet_id: None,
+            dup: false,
             publication: Arc::new(publication),
             qos: QoS::AtMostOnce,
             retain,

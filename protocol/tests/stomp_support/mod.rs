@@ -205,6 +205,8 @@ pub(crate) fn publication(topic: &str, payload: &[u8]) -> Publication {
 /// A delivery for the first subscription; the tag tells it from others.
 pub(crate) fn delivery(publication: Publication, qos: QoS, tag: u64) -> Delivery {
     Delivery {
+        packet_id: None,
+        dup: false,
         publication: Arc::new(publication),
         qos,
         retain: false,

@@ -26,6 +26,8 @@ pub enum Pushed {
     Dropped(DropReason),
     /// Not queued, and not lost: the client's mailbox has room.
     Full,
+    /// Not here, and not lost: it is on the disk.
+    Stored,
     /// The client is gone or going.
     Closed,
 }
@@ -36,7 +38,7 @@ impl Pushed {
         match self {
             Self::Queued | Self::HalfFull | Self::OverMark => 1,
             Self::Made(_, count) => 1 - isize::try_from(count).unwrap_or(isize::MAX),
-            Self::Dropped(_) | Self::Full | Self::Closed => 0,
+            Self::Dropped(_) | Self::Full | Self::Stored | Self::Closed => 0,
         }
     }
 }

@@ -29,6 +29,8 @@ impl Signals {
     pub const ENDED: Self = Self(32);
     /// A conflated delivery waits for its turn.
     pub const PACED: Self = Self(64);
+    /// A commit that this client's answers waited for is done.
+    pub const COMMITTED: Self = Self(128);
 
     /// Whether all of `other` are in this set.
     pub fn contains(self, other: Self) -> bool {

@@ -38,7 +38,7 @@ impl MqttSession {
             QoS::AtMostOnce => 0, // [MQTT-2.2.1-2]
             // `wants` has asked for no more than there are identifiers.
             // [MQTT-4.3.2-1], [MQTT-4.3.3-1]
-            _ => match self.in_flight.next_id() {
+            _ => match self.in_flight.id_for(delivery.packet_id) {
                 Some(packet_id) => packet_id,
                 None => return self.settle(delivery.tag, Settlement::Requeue),
             },
@@ -82,7 +82,8 @@ impl MqttSession {
         let alias = self.aliases.as_ref().and_then(|aliases| aliases.alias(topic));
         let lag = self.lag.as_deref();
         // DUP is this link's own [MQTT-3.3.1-3], [MQTT-4.3.2-2], [MQTT-4.3.3-2].
-        let sending = Sending { dup: false, packet_id, alias, lag, now: self.now };
+        let dup = is_dup(delivery, packet_id);
+        let sending = Sending { dup, packet_id, alias, lag, now: self.now };
         if let Some(publish) = self.publish(delivery, &sending) {
             if let (Some(Alias::First(number)), Some(aliases)) = (alias, &mut self.aliases) {
                 aliases.enter(topic, number);
@@ -117,6 +118,11 @@ impl MqttSession {
         }
         Some(Outgoing { kind: MessageKind::Binary, head, body: publication.payload_body().cloned() })
     }
+}
+
+/// Of an acknowledged delivery that may have been sent before [MQTT-3.3.1-1]. QoS 0 has none [MQTT-3.3.1-2].
+const fn is_dup(delivery: &Delivery, packet_id: u16) -> bool {
+    delivery.dup && packet_id != 0
 }
 
 fn properties(delivery: &Delivery, sending: &Sending<'_>) -> BytesMut {

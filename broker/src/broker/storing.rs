@@ -1,0 +1,235 @@
+//! A publication that the store has to know of: each delivery to a session gets its place, all of it is handed over in
+//! one change, and then it is pushed, at QoS 2 after the commit (DESIGN §5.4, §8).
+
+use std::sync::Arc;
+
+use tidegate_protocol::publication::{Publication, QoS};
+use tidegate_protocol::session::{Published, Refusal};
+
+use super::publishing::{FanOut, Tally};
+use super::{Batch, Broker, Now};
+use crate::durability::{Deferred, Durability, Place, Planned, Stored};
+use crate::mailbox::Mailbox;
+use crate::outbox::queue::Pushed;
+use crate::router::Matched;
+use crate::router::shared::{Group, Strategy};
+use crate::store::{BodyId, Change, Changes, PublicationRecord, ReferenceRecord, SessionKey, Ticket};
+use crate::subscription::{self, Entry, Subscription, Target};
+
+/// Commits that one turn of the task deals with, before others get theirs.
+const DEFERRED_MAX: usize = 256;
+
+impl Broker {
+    /// To all that match, and to the disk.
+    pub(super) fn deliver_stored(
+        &self,
+        durability: &Arc<Durability>,
+        publication: &Arc<Publication>,
+        matched: &Matched<Subscription>,
+        received: Option<(Arc<Mailbox>, u16)>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<Published, Refusal> {
+        let mut plan = Plan::new(durability, publication, now);
+        for target in matched.targets() {
+            let member = &target.member;
+            match &member.target {
+                Target::Group(group) => plan.add_one_of(group, self.rules.shared_strategy, &[]),
+                _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
+                _ => {
+                    plan.add(Entry::live(publication, member, target.also.clone(), plan.size_bytes));
+                }
+            }
+        }
+        if publication.retain {
+            plan.add_retained();
+        }
+        if let Some((mailbox, packet_id)) = &received {
+            plan.changes.push(Change::InsertReceived(SessionKey(mailbox.key()), *packet_id));
+        }
+        if publication.qos == QoS::AtMostOnce {
+            // Nobody has a promise: it goes on without the disk.
+            durability.note(std::mem::take(&mut plan.changes));
+        }
+        let ticket = match plan.submit(batch) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                plan.give_up();
+                if let Some((mailbox, packet_id)) = received {
+                    mailbox.forget_received(packet_id);
+                }
+                return Err(refusal);
+            }
+        };
+        let Plan { planned, mut tally, .. } = plan;
+        if publication.qos == QoS::ExactlyOnce {
+            for _ in &planned {
+                tally.add(Pushed::Stored);
+            }
+            durability.defer(Deferred { ticket, planned }, received);
+            return Ok(self.fan_out(tally, now, batch).finish());
+        }
+        let mut fan_out = self.fan_out(tally, now, batch);
+        planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
+        Ok(fan_out.finish())
+    }
+
+    /// Brings a delivery to another member of a group, through the store if there is one. `false`: there is none.
+    pub(super) fn redeliver_stored(
+        &self,
+        group: &Group<Subscription>,
+        entry: &Entry,
+        tried: &[u64],
+        now: Now,
+        batch: &mut Batch,
+    ) -> bool {
+        let Some(durability) = self.durability.as_ref().filter(|_| entry.qos > QoS::AtMostOnce) else {
+            return false;
+        };
+        let mut plan = Plan::new(durability, &entry.publication, now);
+        plan.add_one_of(group, self.rules.shared_strategy, tried);
+        if plan.submit(batch).is_err() {
+            // Without its place it is not lost yet, while the broker runs.
+            plan.give_up();
+            return false;
+        }
+        if plan.planned.is_empty() {
+            return false;
+        }
+        let Plan { planned, tally, .. } = plan;
+        let mut fan_out = self.fan_out(tally, now, batch);
+        planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
+        fan_out.finish();
+        true
+    }
+
+    /// Pushes what has been committed. Gives whether there may be more. The caller flushes.
+    pub fn push_committed(&self, now: Now, batch: &mut Batch) -> bool {
+        let Some(durability) = &self.durability else { return false };
+        for _ in 0..DEFERRED_MAX {
+            let Some((deferred, outcome)) = durability.take_deferred() else { return false };
+            if outcome.is_err() {
+                deferred.planned.iter().for_each(give_up);
+                continue;
+            }
+            let mut fan_out = self.fan_out(Tally::default(), now, batch);
+            deferred.planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
+            fan_out.finish();
+        }
+        true
+    }
+
+    fn fan_out<'a>(&'a self, tally: Tally, now: Now, batch: &'a mut Batch) -> FanOut<'a> {
+        FanOut { broker: self, size_bytes: 0, is_shed: false, now, batch, tally }
+    }
+}
+
+/// What one publication comes to.
+struct Plan<'a> {
+    durability: &'a Arc<Durability>,
+    publication: &'a Arc<Publication>,
+    size_bytes: u32,
+    expires_at_ms: Option<u64>,
+    body: BodyId,
+    references: bool,
+    changes: Changes,
+    planned: Vec<Planned>,
+    tally: Tally,
+}
+
+impl<'a> Plan<'a> {
+    fn new(durability: &'a Arc<Durability>, publication: &'a Arc<Publication>, now: Now) -> Self {
+        Self {
+            durability,
+            publication,
+            size_bytes: subscription::size_bytes(publication),
+            expires_at_ms: publication.expires_at.map(|at| now.unix_ms_of(at)),
+            body: durability.writer().next_body(),
+            references: false,
+            changes: Vec::new(),
+            planned: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Adds a delivery. Gives what became of it, if it got no place.
+    fn add(&mut self, mut entry: Entry) -> Option<Pushed> {
+        let mailbox = match &entry.subscription.target {
+            Target::Mailbox(mailbox) if entry.qos > QoS::AtMostOnce => Arc::clone(mailbox),
+            _ => {
+                self.planned.push(Planned { entry, place: Place::Unstored });
+                return None;
+            }
+        };
+        let (seq, place) = match mailbox.reserve(entry.size_bytes) {
+            Ok(reserved) => reserved,
+            Err(pushed) => {
+                self.tally.add(pushed);
+                return Some(pushed);
+            }
+        };
+        if !std::mem::replace(&mut self.references, true) {
+            self.changes.push(Change::PutBody(self.body, Box::new(self.record())));
+        }
+        self.changes.push(Change::Enqueue(SessionKey(mailbox.key()), seq, self.reference(&entry)));
+        entry.stored = Some(Stored::new(self.durability, mailbox.key(), seq, false));
+        self.planned.push(Planned { entry, place });
+        None
+    }
+
+    /// Adds a delivery to one member of a group; to another when that one is on its way out.
+    fn add_one_of(&mut self, group: &Group<Subscription>, strategy: Strategy, tried: &[u64]) {
+        let mut tried = tried.to_vec();
+        while let Some(member) = group.pick(strategy, &tried) {
+            // [MQTT-4.8.2-3]
+            let entry = Entry::live(self.publication, &member, None, self.size_bytes);
+            if self.add(entry) != Some(Pushed::Closed) {
+                return;
+            }
+            tried.push(member.target.client());
+        }
+    }
+
+    fn add_retained(&mut self) {
+        self.changes.push(if self.publication.payload.is_empty() {
+            Change::RemoveRetained(self.publication.topic.clone()) // [MQTT-3.3.1-6]
+        } else {
+            Change::PutRetained(Box::new(self.record()))
+        });
+    }
+
+    fn record(&self) -> PublicationRecord {
+        PublicationRecord::new(self.publication, self.expires_at_ms)
+    }
+
+    fn reference(&self, entry: &Entry) -> ReferenceRecord {
+        ReferenceRecord {
+            body: self.body,
+            qos: entry.qos,
+            retain: entry.retain,
+            is_retained: entry.is_retained,
+            size_bytes: entry.size_bytes,
+            subscription: entry.subscription.id,
+            also: entry.also.iter().flat_map(|also| also.iter().copied()).collect(),
+            expires_at_ms: self.expires_at_ms,
+            received: None,
+        }
+    }
+
+    fn submit(&mut self, batch: &mut Batch) -> Result<Ticket, Refusal> {
+        match std::mem::take(&mut self.changes) {
+            changes if changes.is_empty() => Ok(Ticket::DONE),
+            changes => self.durability.submit(changes, batch),
+        }
+    }
+
+    fn give_up(&self) {
+        self.planned.iter().for_each(give_up);
+    }
+}
+
+fn give_up(planned: &Planned) {
+    if let Target::Mailbox(mailbox) = &planned.entry.subscription.target {
+        mailbox.give_up(&planned.entry, planned.place);
+    }
+}
