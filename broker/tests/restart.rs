@@ -260,7 +260,9 @@ impl Run {
         guest.client.take_for_session(&mut entries, 100, wants, self.now.instant).unwrap();
         self.leave(guest);
         let text = |payload: &Bytes| String::from_utf8(payload.to_vec()).unwrap();
-        entries.iter().map(|entry| text(&entry.publication.payload)).collect()
+        let mut found: Vec<_> = entries.iter().map(|entry| text(&entry.publication.payload)).collect();
+        found.sort_unstable(); // topics come in no order
+        found
     }
 }
 
