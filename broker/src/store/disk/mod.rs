@@ -158,6 +158,11 @@ impl Store for DiskStore {
     fn backup(&self, directory: &Path) -> Result<(), StoreError> {
         self.inner.backup(directory)
     }
+
+    fn close(&self) {
+        *self.inner.tables.write() = None;
+        self.inner.directory.unlock();
+    }
 }
 
 impl Inner {
