@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A [`Store`] is the backend: it commits a batch, and reads. Brokers use a [`Writer`], which never waits for the disk:
-//! changes go in, a [`Ticket`](writer::Ticket) comes out, and whoever has promised something to a client keeps the
+//! changes go in, a [`Ticket`] comes out, and whoever has promised something to a client keeps the
 //! promise until the ticket is done. Nobody here reads a clock but the writer's thread; times in records are Unix
 //! milliseconds, since they are compared across restarts.
 

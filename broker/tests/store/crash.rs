@@ -91,14 +91,32 @@ fn files_that_others_could_read_are_protected() {
 #[test]
 fn a_crash_while_it_was_made_leaves_a_store_that_opens() {
     let folder = tempfile::tempdir().unwrap();
-    for cut in ["db/version", "format"] {
-        let path = folder.path().join(cut.replace('/', "-"));
-        drop(open(&path));
-        fs::write(path.join(cut), "").unwrap();
-        if cut == "format" {
+    // What there is when fjall has made its first files, when it has made its marker, and before all that.
+    for step in ["db/0.jnl", "db/version", "format"] {
+        let path = folder.path().join(step.replace('/', "-"));
+        fs::create_dir_all(path.join("db/keyspaces/0")).unwrap();
+        fs::write(path.join("format"), if step == "format" { "" } else { "1\n" }).unwrap();
+        if step == "format" {
             fs::remove_dir_all(path.join("db")).unwrap();
+        } else {
+            fs::write(path.join(step), "").unwrap();
         }
         prepare(&path, 1);
+        assert_eq!(contents(&open(&path)).0.payloads(ANNA), ["1"]);
+    }
+}
+
+#[test]
+fn a_store_that_has_lost_its_markers_is_refused_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    for lost in ["db/version", "format"] {
+        let path = folder.path().join(lost.replace('/', "-"));
+        prepare(&path, 1);
+        let marker = fs::read(path.join(lost)).unwrap();
+        fs::remove_file(path.join(lost)).unwrap();
+        let error = DiskStore::open(&path, DiskSettings::default()).err().unwrap();
+        assert!(matches!(error, StoreError::Directory { .. }), "{error}");
+        fs::write(path.join(lost), marker).unwrap();
         assert_eq!(contents(&open(&path)).0.payloads(ANNA), ["1"]);
     }
 }

@@ -41,7 +41,7 @@ impl Directory {
         let directory = Self { path: path.to_owned(), lock: lock(path)? };
         directory.check_format()?;
         directory.protect().map_err(|error| StoreError::io("cannot protect the store", &error))?;
-        directory.clear_unfinished().map_err(|error| StoreError::io("cannot prepare the store", &error))?;
+        directory.clear_unfinished()?;
         Ok(directory)
     }
 
@@ -116,14 +116,19 @@ impl Directory {
     }
 
     /// A crash while fjall made its files leaves some without its version marker, and fjall does not go on with them.
-    /// Nothing can have been committed: the marker is on the disk before a database opens.
-    fn clear_unfinished(&self) -> std::io::Result<()> {
-        let marker = self.database().join("version");
-        let is_finished = fs::metadata(marker).is_ok_and(|metadata| metadata.len() > 0);
-        if !is_finished && self.database().exists() {
-            fs::remove_dir_all(self.database())?;
+    /// Nothing was committed then: the marker is on the disk before there are keyspaces.
+    fn clear_unfinished(&self) -> Result<(), StoreError> {
+        let database = self.database();
+        let is_finished = fs::metadata(database.join("version")).is_ok_and(|metadata| metadata.len() > 0);
+        if is_finished || !database.exists() {
+            return Ok(());
         }
-        Ok(())
+        // fjall's own keyspace is the first.
+        if fs::read_dir(database.join("keyspaces")).is_ok_and(|entries| entries.count() > 1) {
+            let reason = "a database without its version marker".to_owned();
+            return Err(StoreError::Directory { path: database, reason });
+        }
+        fs::remove_dir_all(database).map_err(|error| StoreError::io("cannot prepare the store", &error))
     }
 }
 

@@ -222,12 +222,13 @@ impl Inner {
             self.state.write().apply(effect);
             return Ok(());
         };
-        // fjall changes its memory after its journal, so this still reads what was there before.
-        let undo = puts.into_iter().map(|put| {
-            let value = tables.get(put.space, &put.key)?;
-            Ok(Put { value, ..put })
+        // fjall changes its memory after its journal, so this still reads what was there before. What cannot be read
+        // now is left as the disk has it.
+        let undo = puts.into_iter().filter_map(|put| {
+            let value = tables.get(put.space, &put.key).ok()?;
+            Some(Put { value, ..put })
         });
-        let undo = undo.collect::<Result<_, StoreError>>()?;
+        let undo = undo.collect();
         drop(tables);
         self.close(writing, effect, undo);
         Err(error)

@@ -72,9 +72,6 @@ impl Inner {
         }
         *self.state.write() = state;
         writing.is_recovered = true;
-        if is_damaged {
-            self.warn_once("the store was damaged");
-        }
         Ok(recovery)
     }
 }
