@@ -1,8 +1,10 @@
 //! Puts the parts together: hands each the small part of the operator's file that it needs, binds, runs, stops.
 
+mod storage;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicIsize;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::QoS;
@@ -16,12 +18,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::{self, AdminState, Health, Phase};
+use crate::admin::{self, AdminState, Backup, Health, Phase};
 use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
 use crate::broker::{Batch, Broker, Rules};
 use crate::config::{self, ByteSize, Config};
 use crate::connection;
+use crate::durability::Durability;
 use crate::metrics::Metrics;
 use crate::outbox::Shared;
 use crate::outbox::queue::Limits;
@@ -29,6 +32,7 @@ use crate::outbox::writer::WriteLimits;
 use crate::retained::{Retained, RetainedLimits};
 use crate::router::shared::Strategy;
 use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
+use crate::store::StoreError;
 use crate::sys::{Reading, Sys};
 use crate::topic_rules::{RetainRule, TopicRule, TopicRules};
 
@@ -43,6 +47,7 @@ pub struct Running {
     end: watch::Sender<()>,
     /// What runs beside the connections.
     tasks: Vec<JoinHandle<()>>,
+    durability: Option<Arc<Durability>>,
 }
 
 /// Why a broker does not start.
@@ -68,7 +73,13 @@ pub enum StartError {
     /// A filter of a `[[topic]]` rule.
     #[error("topic.filter: {0}")]
     Topic(#[from] TopicError),
+    /// The directory of the store.
+    #[error("store.path: {0}")]
+    Store(#[from] StoreError),
 }
+
+/// The broker, for the operator's page, which is there before.
+type Inside = Arc<OnceLock<Weak<Broker>>>;
 
 /// While nothing is due: tokio's timer reaches no further than some two years.
 const FAR: Duration = Duration::from_secs(86_400);
@@ -77,25 +88,41 @@ const FAR: Duration = Duration::from_secs(86_400);
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 impl Running {
-    /// Binds every port and serves. Must be called within a tokio runtime.
+    /// Reads the store, binds every port and serves. Must be called within a tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Metrics::new(tokio::time::Instant::now().into_std());
-        let broker = Arc::new(broker(config, authenticator(config)?, &metrics)?);
+        let broker = broker(config, authenticator(config)?, &metrics)?;
+        let settings = settings(config)?;
         let health = Health::default();
         let (end, ended) = watch::channel(());
+        let inside = Inside::default();
+        // Reading the store may take a while, in which whoever asks is told that we are not ready.
         let admin = match config.admin.bind {
-            Some(bind) => Some(serve_admin(bind, config, &health, &broker, ended.clone()).await?),
+            Some(bind) => Some(serve_admin(bind, config, &health, &metrics, &inside, ended.clone()).await?),
             None => None,
         };
-        let listeners = config.listener.iter().map(|one| listener(config, one)).collect();
+        let (broker, durability) = restored(broker, config).await?;
+        // Nobody else sets it.
+        let _ = inside.set(Arc::downgrade(&broker));
         let mut tasks = Vec::new();
         if let Some(interval) = config.sys.interval {
             // Before the first client is there, so that everyone finds all of it retained.
             tasks.push(tokio::spawn(SysTask::begin(Arc::clone(&broker)).run(interval, ended.clone())));
         }
-        let server = Server::start(listeners, settings(config)?, Arc::clone(&broker))?;
+        let listeners = config.listener.iter().map(|one| listener(config, one)).collect();
+        let server = match Server::start(listeners, settings, Arc::clone(&broker)) {
+            Ok(server) => server,
+            Err(error) => {
+                drop(end);
+                finish(tasks, durability).await;
+                return Err(error.into());
+            }
+        };
         health.set(Phase::Serving);
         tasks.push(tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())));
+        if let Some(durability) = durability.clone() {
+            tasks.push(tokio::spawn(push_committed(Arc::clone(&broker), durability, ended.clone())));
+        }
         tasks.push(tokio::spawn(keep_deadlines(broker, ended)));
         Ok(Self {
             server,
@@ -105,6 +132,7 @@ impl Running {
             timeout: config.shutdown.timeout,
             end,
             tasks,
+            durability,
         })
     }
 
@@ -135,32 +163,64 @@ impl Running {
         self.health.set(Phase::Draining);
         let left = self.server.stop(self.timeout).await;
         drop(self.end);
-        for task in &self.tasks {
-            task.abort();
-        }
+        finish(self.tasks, self.durability).await;
         left
     }
+}
+
+/// Ends what runs beside the connections, and then the store, which all of it may still write to.
+async fn finish(tasks: Vec<JoinHandle<()>>, durability: Option<Arc<Durability>>) {
+    for task in tasks {
+        task.abort();
+        // Ended by itself or by us.
+        let _ = task.await;
+    }
+    if let Some(durability) = durability {
+        storage::close(durability).await;
+    }
+}
+
+/// The broker with what it had stored.
+async fn restored(
+    broker: Broker,
+    config: &Config,
+) -> Result<(Arc<Broker>, Option<Arc<Durability>>), StoreError> {
+    let Some(opened) = storage::open(&config.store, config.mqtt.max_inflight).await? else {
+        return Ok((Arc::new(broker), None));
+    };
+    let durability = Arc::clone(&opened.durability);
+    let broker = Arc::new(broker.with_durability(Arc::clone(&durability)));
+    opened.fill(&broker).await?;
+    Ok((broker, Some(durability)))
 }
 
 async fn serve_admin(
     bind: SocketAddr,
     config: &Config,
     health: &Health,
-    broker: &Arc<Broker>,
+    metrics: &Arc<Metrics>,
+    inside: &Inside,
     mut ended: watch::Receiver<()>,
 ) -> Result<SocketAddr, StartError> {
     let failed = |error| StartError::Admin { bind, error };
     let listener = TcpListener::bind(bind).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let observed = Arc::clone(broker);
+    let (observed, stored) = (Arc::clone(inside), Arc::clone(inside));
     let state = AdminState {
         health: health.clone(),
-        metrics: config.admin.metrics.then(|| Arc::clone(broker.metrics())),
+        metrics: config.admin.metrics.then(|| Arc::clone(metrics)),
         observe: Arc::new(move || {
-            observed.observe();
-            observed.metrics().deflate.observe(&deflate::Totals::read());
+            if let Some(broker) = observed.get().and_then(Weak::upgrade) {
+                observe(&broker);
+            }
         }),
-        backup: None,
+        backup: config.store.path.is_some().then(|| -> Backup {
+            Arc::new(move |directory| {
+                let broker = stored.get().and_then(Weak::upgrade).ok_or("the store is not open")?;
+                let durability = broker.durability().ok_or("there is no store")?;
+                durability.writer().store().backup(directory).map_err(|error| error.to_string())
+            })
+        }),
     };
     tokio::spawn(async move {
         let end = async move {
@@ -172,6 +232,16 @@ async fn serve_admin(
         }
     });
     Ok(address)
+}
+
+/// Brings the numbers on the operator's page up to date.
+fn observe(broker: &Broker) {
+    broker.observe();
+    let metrics = broker.metrics();
+    metrics.deflate.observe(&deflate::Totals::read());
+    if let Some(durability) = broker.durability() {
+        metrics.store.observe(&durability.writer().gauges());
+    }
 }
 
 /// Wills with a delay and the ends of sessions.
@@ -192,6 +262,27 @@ async fn keep_deadlines(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
             tokio::task::yield_now().await;
         }
         batch.flush(now.instant);
+    }
+}
+
+/// What waits for its commit.
+async fn push_committed(broker: Arc<Broker>, durability: Arc<Durability>, mut ended: watch::Receiver<()>) {
+    let mut batch = Batch::default();
+    loop {
+        // Both arms are cancel safe.
+        tokio::select! {
+            () = durability.committed() => {}
+            _ = ended.changed() => return,
+        }
+        loop {
+            let now = connection::clock();
+            let is_more = broker.push_committed(now, &mut batch);
+            batch.flush(now.instant);
+            if !is_more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 }
 

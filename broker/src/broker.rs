@@ -6,13 +6,19 @@
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
 //!   storing       the same for what the store has to know of
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
+//!   remembering   what the store is told of sessions and subscriptions
+//!   restoring     what the store gives back after a restart
+//!   wall_clock    instants and times that are compared across restarts
 //! ```
 
 mod connecting;
 mod leaving;
 mod publishing;
+mod remembering;
+mod restoring;
 mod storing;
 mod subscribing;
+mod wall_clock;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -23,6 +29,7 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
 
+pub(crate) use self::restoring::restored_publication;
 use crate::auth::{Authenticator, Peer};
 use crate::client::Client;
 use crate::deadlines::Deadlines;
@@ -103,29 +110,6 @@ pub struct Now {
     pub instant: Instant,
     /// For people: milliseconds since 1970.
     pub unix_ms: u64,
-}
-
-impl Now {
-    /// The instant of a time in Unix milliseconds. `None`: beyond what instants reach.
-    pub fn instant_at(self, unix_ms: u64) -> Option<Instant> {
-        match unix_ms.checked_sub(self.unix_ms) {
-            Some(later_ms) => self.instant.checked_add(Duration::from_millis(later_ms)),
-            None => Some(
-                self.instant
-                    .checked_sub(Duration::from_millis(self.unix_ms - unix_ms))
-                    .unwrap_or(self.instant),
-            ),
-        }
-    }
-
-    /// The time of an instant in Unix milliseconds.
-    pub fn unix_ms_at(self, instant: Instant) -> u64 {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        match instant.checked_duration_since(self.instant) {
-            Some(later) => self.unix_ms.saturating_add(ms(later)),
-            None => self.unix_ms.saturating_sub(ms(self.instant.saturating_duration_since(instant))),
-        }
-    }
 }
 
 const ORDER_LOCKS: usize = 256;

@@ -145,6 +145,19 @@ pub struct Due {
     pub is_expired: bool,
 }
 
+/// What the store is told of a session, as it is now.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// How long it is kept after a connection.
+    pub expiry: Duration,
+    /// Set while the client is away.
+    pub expires_at: Option<Instant>,
+    /// To come while the client is away, and when.
+    pub will: Option<&'a (Instant, Box<Will>)>,
+    /// Dropped while the client was away.
+    pub lost: u64,
+}
+
 /// What became of a push, and what the caller has to do about it.
 #[derive(Debug)]
 pub struct Brought {
@@ -372,6 +385,20 @@ impl Mailbox {
         }
         self.note(&state);
         entries
+    }
+
+    // ---- for the store ----
+
+    /// Tells what holds while this connection speaks for the session, or while none does. `None`: that is over. Told
+    /// under the lock, so that of two that tell it the later one tells what holds.
+    pub fn tell<T>(&self, speaker: Option<&Arc<Outbox>>, tell: impl FnOnce(Known<'_>) -> T) -> Option<T> {
+        let state = self.state.lock();
+        let is_so = match speaker {
+            Some(outbox) => state.is_of(outbox),
+            None => state.outbox.is_none() && !state.has_ended,
+        };
+        let State { expiry, expires_at, ref will, lost, .. } = *state;
+        is_so.then(|| tell(Known { expiry, expires_at, will: will.as_ref(), lost }))
     }
 
     // ---- for the registry and the timer ----

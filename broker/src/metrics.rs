@@ -6,7 +6,7 @@ mod labels;
 mod page;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::session::DropReason;
@@ -15,6 +15,7 @@ use tidegate_protocol::websocket::deflate;
 
 pub use self::labels::{Ended, HandshakeRefusal, Label, PublishRefusal};
 pub use self::page::CONTENT_TYPE;
+use crate::store::writer::Gauges;
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -72,6 +73,8 @@ pub struct Metrics {
     pub sessions_expired: Counter,
     /// permessage-deflate.
     pub deflate: DeflateMetrics,
+    /// The store, if there is one.
+    pub store: StoreMetrics,
 }
 
 /// What is counted for each protocol family. On cache lines of its own, since all workers write to it.
@@ -98,6 +101,32 @@ pub struct FamilyMetrics {
     pub payload_bytes_in: Counter,
     /// Payloads of the messages delivered to clients.
     pub payload_bytes_out: Counter,
+}
+
+/// What the store says of itself. Without one nothing of it is on the page.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    is_there: AtomicBool,
+    /// 1: the last commit failed.
+    pub failing: Gauge,
+    /// 1: it has grown to `store.max_bytes`.
+    pub full: Gauge,
+    /// Bytes that wait to be committed.
+    pub pending_bytes: Gauge,
+    /// Removals that wait for the disk to work again.
+    pub kept: Gauge,
+    /// Bytes on the disk.
+    pub disk_bytes: Gauge,
+    /// Records that could not be read at the start, and were put aside.
+    pub quarantined: Gauge,
+    /// Commits.
+    pub commits: Counter,
+    /// What was committed in them.
+    pub submissions: Counter,
+    /// Commits that failed.
+    pub failures: Counter,
+    /// Time in commits.
+    pub busy_us: Counter,
 }
 
 /// What is counted of permessage-deflate.
@@ -135,6 +164,22 @@ impl DeflateMetrics {
         ] {
             counter.raise_to(total);
         }
+    }
+}
+
+impl StoreMetrics {
+    /// Takes over what the writer knows.
+    pub fn observe(&self, gauges: &Gauges) {
+        self.is_there.store(true, Ordering::Relaxed);
+        self.failing.set(gauges.is_failing.into());
+        self.full.set(gauges.is_full.into());
+        self.pending_bytes.set(gauges.pending_bytes as u64);
+        self.kept.set(gauges.kept as u64);
+        self.disk_bytes.set(gauges.disk_bytes);
+        self.commits.raise_to(gauges.commits);
+        self.submissions.raise_to(gauges.submissions);
+        self.failures.raise_to(gauges.failures);
+        self.busy_us.raise_to(u64::try_from(gauges.busy.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
@@ -238,6 +283,7 @@ impl Metrics {
             sessions_away: Gauge::default(),
             sessions_expired: Counter::default(),
             deflate: DeflateMetrics::default(),
+            store: StoreMetrics::default(),
         })
     }
 

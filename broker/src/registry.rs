@@ -133,6 +133,23 @@ impl Registry {
         Ok(Entered { mailbox, is_present, attached: attached.unwrap_or_default(), will, ended })
     }
 
+    /// Enters a session that waited before a restart, whatever the limit: it was counted when it began. Gives an older
+    /// one of the same name, which has ended with this.
+    pub fn restore(&self, mailbox: &Arc<Mailbox>) -> Option<Arc<Mailbox>> {
+        let mut known = self.known.entry(Arc::clone(mailbox.name())).or_default();
+        let older = known.mailbox.replace(Arc::clone(mailbox));
+        match &older {
+            Some(older) => older.end(),
+            None => _ = self.sessions.fetch_add(1, Ordering::Relaxed),
+        }
+        older
+    }
+
+    /// Whether there is a session under this name.
+    pub fn has_session(&self, name: &str) -> bool {
+        self.known.get(name).is_some_and(|known| known.mailbox.is_some())
+    }
+
     /// Removes a client, unless another connection has its name already (`false`). A session that waits stays.
     pub fn leave(&self, name: &str, outbox: &Arc<Outbox>) -> bool {
         let mut has_left = false;

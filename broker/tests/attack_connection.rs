@@ -14,7 +14,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn broker() -> Running {
-    let file = "[[listener]]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"none\"\n[log]\nlevel = \"off\"\n";
+    let file = "[[listener]]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"none\"\n[log]\nlevel = \"off\"\n[store]\npath = \"\"\n";
     let config = Config::from_text(Path::new("test.toml"), file, std::iter::empty()).unwrap();
     Running::start(&config).await.unwrap()
 }

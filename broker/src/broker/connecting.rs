@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_protocol::session::{Authenticate, Connect, Connected, Credentials, Refusal, Reply};
@@ -133,6 +134,13 @@ impl Broker {
         if !is_assigned || !session_expiry.is_zero() || is_told {
             let user = authenticated.as_ref().map(|authenticated| &*authenticated.user);
             let name = Registry::name(user, &id);
+            // Before anything is changed: a session that cannot be stored does not begin.
+            if let Some(durability) = &self.durability
+                && !session_expiry.is_zero()
+                && (connect.clean_start || !self.registry.has_session(&name))
+            {
+                durability.admit()?;
+            }
             let arrival = Arrival { clean_start: connect.clean_start, session_expiry, forms: connect.forms };
             entered = self.registry.enter(&name, &client.outbox, arrival, now.instant, || {
                 let key = self.next_mailbox.fetch_add(1, Ordering::Relaxed);
@@ -147,26 +155,35 @@ impl Broker {
             })?;
             client.name = Some(name);
         }
-        // [MQTT-3.1.2-7]
-        client.will = connect.will;
-        client.subscriptions_max = u32::try_from(connect.subscriptions_max).unwrap_or(u32::MAX);
         client.mailbox = entered.mailbox;
-        client.standing = match authenticated {
-            Some(authenticated) => Standing::Authenticated(Box::new(authenticated)),
-            None => Standing::Connected,
-        };
         if let (Some(deadline), Some(mailbox)) = (entered.attached.deadline, &client.mailbox) {
             self.deadlines.cancel(deadline, mailbox);
             self.metrics.sessions_away.sub(1);
         }
-        self.metrics.clients.add(1);
-        self.publish_client_state(&id, true, now, batch);
-        if let Some(ended) = entered.ended {
-            self.clear(&ended, now, batch);
+        if let Some(ended) = &entered.ended {
+            self.clear(ended, now, batch);
         }
         if let Some(will) = entered.will {
             self.publish_will(*will, client.key(), now, batch);
         }
+        let remembered =
+            self.remember_connected(client, entered.ended.as_ref(), connect.will.as_deref(), batch);
+        // Whoever comes back gets in while the disk is full: what it takes makes room.
+        if let Err(refusal) = remembered
+            && !entered.is_present
+        {
+            client.set_session_expiry(Duration::ZERO);
+            return Err(refusal);
+        }
+        // [MQTT-3.1.2-7]
+        client.will = connect.will;
+        client.subscriptions_max = u32::try_from(connect.subscriptions_max).unwrap_or(u32::MAX);
+        client.standing = match authenticated {
+            Some(authenticated) => Standing::Authenticated(Box::new(authenticated)),
+            None => Standing::Connected,
+        };
+        self.metrics.clients.add(1);
+        self.publish_client_state(&id, true, now, batch);
         Ok(Connected {
             client_id: id,
             is_assigned,

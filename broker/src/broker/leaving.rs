@@ -72,17 +72,24 @@ impl Broker {
                 self.deadlines.set(deadline, mailbox);
             }
             Detached::Ends { will } => {
-                if self.registry.expire(mailbox, now.instant) {
+                let has_ended = self.registry.expire(mailbox, now.instant);
+                if has_ended {
                     self.clear(mailbox, now, batch);
                 }
-                if let Some(will) = will {
+                for will in will.into_iter().chain(at_once) {
                     self.publish_will(*will, mailbox.key(), now, batch);
                 }
+                if has_ended {
+                    self.forget_session(mailbox);
+                }
+                return;
             }
         }
         if let Some(will) = at_once {
             self.publish_will(*will, mailbox.key(), now, batch);
         }
+        // Behind the will: a crash in between publishes it twice rather than never.
+        self.remember_away(mailbox, now);
     }
 
     /// What a client without a session has not acknowledged goes to others of its groups.
@@ -133,6 +140,7 @@ impl Broker {
         let due = self.deadlines.take_due(now.instant, DUE_MAX);
         for mailbox in &due {
             let came = mailbox.take_due(now.instant);
+            let had_will = came.will.is_some();
             if let Some(will) = came.will {
                 self.publish_will(*will, mailbox.key(), now, batch);
             }
@@ -142,6 +150,9 @@ impl Broker {
             if came.is_expired && self.registry.expire(mailbox, now.instant) {
                 self.metrics.sessions_expired.inc();
                 self.clear(mailbox, now, batch);
+                self.forget_session(mailbox);
+            } else if had_will {
+                self.remember_away(mailbox, now);
             }
         }
         due.len() == DUE_MAX

@@ -143,7 +143,7 @@ impl<'a> Plan<'a> {
             durability,
             publication,
             size_bytes: subscription::size_bytes(publication),
-            expires_at_ms: publication.expires_at.map(|at| now.unix_ms_at(at)),
+            expires_at_ms: publication.expires_at.map(|at| now.unix_ms_of(at)),
             body: durability.writer().next_body(),
             references: false,
             changes: Vec::new(),

@@ -38,6 +38,7 @@ impl Broker {
             }
             let id = id_for(&subscribe, old.as_ref(), holdings);
             let subscription = self.subscription(target, id, qos, subscribe);
+            self.remember_subscription(&subscription, &filter, old.as_ref(), batch)?;
             // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
             self.route_in(&subscription);
@@ -90,7 +91,7 @@ impl Broker {
     }
 
     /// Enters a subscription in the place of an older one of the same client, filter and id.
-    fn route_in(&self, subscription: &Subscription) {
+    pub(super) fn route_in(&self, subscription: &Subscription) {
         let Some((group, filter)) = subscription.share() else {
             self.router.subscribe(subscription.clone());
             return;
@@ -130,6 +131,7 @@ impl Broker {
             let found = holdings.find(name).cloned()?;
             holdings.remove(&found);
             holdings.forget_retained(&found);
+            self.forget_subscription(&found, batch);
             Some(found)
         });
         let Some(subscription) = removed.flatten() else { return false };

@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     mqtt(config, &mut findings);
     stomp_and_raw(config, &mut findings);
     topics(config, &mut findings);
+    store(config, &mut findings);
     others(config, &mut findings);
     findings.0
 }
@@ -327,6 +328,24 @@ fn own_topics(rule: &Topic, filter: &TopicFilter, key: impl Fn(&str) -> String, 
     for (name, _) in asks_more.into_iter().filter(|(_, is_asked)| *is_asked) {
         findings.wrong(&[&key(name)], "the broker's own topics have no such rule; only retain counts there");
     }
+}
+
+fn store(config: &Config, findings: &mut Findings) {
+    let store = &config.store;
+    if let Some(path) = store.path.as_deref().filter(|path| path.exists() && !path.is_dir()) {
+        findings.wrong(&["store.path"], format!("{} is no directory", path.display()));
+    }
+    findings.time("store.window", store.window, Duration::ZERO, SECOND);
+    if let Some(bytes) = store.max_bytes {
+        // Its journal alone may take 64 MiB.
+        findings.size("store.max_bytes", bytes, 128 * MIB, usize::MAX >> 1);
+    }
+    findings.size("store.max_pending_bytes", store.max_pending_bytes, MIB, usize::MAX >> 2);
+    findings.at_most(
+        ("websocket.max_message_size", config.websocket.max_message_size),
+        ("store.max_pending_bytes", store.max_pending_bytes),
+    );
+    findings.size("store.block_cache", store.block_cache, MIB, usize::MAX >> 2);
 }
 
 fn others(config: &Config, findings: &mut Findings) {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::session;
 use tidegate_protocol::subprotocol::Family;
 
+use crate::store;
 pub use error::{ConfigError, Place, Problem};
 pub use load::{BUILT_IN, Source, environment};
 pub use memory::memory_bytes;
@@ -37,6 +38,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topic: Vec<Topic>,
     pub auth: Auth,
+    pub store: Store,
     pub admin: Admin,
     pub log: Log,
     pub sys: Sys,
@@ -216,6 +218,25 @@ pub struct Auth {
     pub scram_file: Option<PathBuf>,
 }
 
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
+pub struct Store {
+    /// Relative to the working directory; `None`: everything is in memory.
+    #[serde(with = "units::optional_path")]
+    pub path: Option<PathBuf>,
+    pub sync: StoreSync,
+    #[serde(with = "units::duration")]
+    pub window: Duration,
+    /// On the disk.
+    #[serde(with = "units::or_none")]
+    pub max_bytes: Option<ByteSize>,
+    /// In memory, before the disk has it.
+    pub max_pending_bytes: ByteSize,
+    pub block_cache: ByteSize,
+}
+
 /// `[admin]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -335,6 +356,14 @@ words! {
     }
 }
 words! {
+    /// When an acknowledgement may leave.
+    StoreSync {
+        Group = "group": "One fsync for all that came in meanwhile.",
+        Always = "always": "One fsync for each.",
+        Os = "os": "The operating system has it.",
+    }
+}
+words! {
     /// How log lines look.
     LogFormat { Text = "text": "For eyes.", Json = "json": "For programs." }
 }
@@ -356,6 +385,16 @@ impl From<Overflow> for session::Overflow {
             Overflow::DropNewest => Self::DropNewest,
             Overflow::Conflate => Self::Conflate,
             Overflow::Disconnect => Self::Disconnect,
+        }
+    }
+}
+
+impl From<StoreSync> for store::Sync {
+    fn from(sync: StoreSync) -> Self {
+        match sync {
+            StoreSync::Group => Self::Group,
+            StoreSync::Always => Self::Always,
+            StoreSync::Os => Self::Os,
         }
     }
 }

@@ -31,6 +31,7 @@ pub fn check(
     let mark = if effective { "# " } else { "" };
     writeln!(out, "{mark}ok: {source}")?;
     writeln!(out, "{mark}{}", memory_line(&config))?;
+    writeln!(out, "{mark}{}", store_line(&config))?;
     for hint in hints(&config) {
         writeln!(out, "{mark}hint: {hint}")?;
     }
@@ -57,6 +58,32 @@ pub fn memory_line(config: &Config) -> String {
         total_bytes / client_bytes.max(1),
     )
 }
+
+/// What the store may take on the disk and in memory.
+#[must_use]
+pub fn store_line(config: &Config) -> String {
+    let store = &config.store;
+    let Some(path) = store.path.as_deref() else {
+        return "store: none; sessions and retained messages end with the broker".to_owned();
+    };
+    let disk = store.max_bytes.map_or_else(|| "all there is".to_owned(), |bytes| bytes.to_string());
+    // What waits, and what is being committed meanwhile.
+    let memory_bytes = (2 * store.max_pending_bytes.0)
+        .saturating_add(store.block_cache.0)
+        .saturating_add(STORE_BUFFER_BYTES);
+    format!(
+        "store: in {}, at most {disk} on the disk; in memory at most 2 × {} pending + {} block cache + {} not yet in \
+         tables = {}",
+        path.display(),
+        store.max_pending_bytes,
+        store.block_cache,
+        ByteSize(STORE_BUFFER_BYTES),
+        in_words(memory_bytes),
+    )
+}
+
+/// What the database keeps of its journal, which is no longer than this.
+const STORE_BUFFER_BYTES: usize = 64 << 20;
 
 /// What is allowed and perhaps not meant.
 #[must_use]

@@ -415,6 +415,23 @@ impl OrNone for usize {
     }
 }
 
+impl OrNone for ByteSize {
+    const EXPECTED: &'static str = "a size like \"64 MiB\"";
+    type Written = Self;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|error| format!("{error}, or \"none\""))
+    }
+
+    fn from_number(number: i64) -> Result<Self, String> {
+        usize::try_from(number).map(Self).map_err(|_| format!("`{number}` is negative"))
+    }
+
+    fn written(&self) -> Self {
+        *self
+    }
+}
+
 impl OrNone for std::net::SocketAddr {
     const EXPECTED: &'static str = "an address and port like \"127.0.0.1:9090\"";
     type Written = String;

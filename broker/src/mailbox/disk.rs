@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::remainder::Remainder;
 use super::{Brought, Mailbox, State};
-use crate::broker::Now;
+use crate::broker::{Now, restored_publication};
 use crate::durability::{Durability, Place, Stored};
 use crate::outbox::Shared;
 use crate::outbox::queue::{Limits, Pushed, Signals};
@@ -281,9 +281,7 @@ impl Mailbox {
         let stored = Stored::new(durability, self.key, message.seq, message.seq < state.known_until);
         let QueuedMessage { reference, publication: Some(record), .. } = message else { return };
         let Some(subscription) = state.holdings.by_id(reference.subscription) else { return };
-        let expires_at = reference.expires_at_ms.and_then(|at_ms| now.instant_at(at_ms));
-        let mut publication = record.into_publication();
-        publication.expires_at = expires_at;
+        let mut publication = restored_publication(record, now);
         if publication.is_expired(now.instant) {
             return self.shared.metrics.dropped(DropReason::Expired, 1);
         }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tidegate_protocol::subprotocol::Family;
 
-use super::{ByLabel, DeflateMetrics, FamilyMetrics, Label, Metrics};
+use super::{ByLabel, DeflateMetrics, FamilyMetrics, Label, Metrics, StoreMetrics};
 
 /// What [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,20 +55,9 @@ impl Collector for Page {
         gauge(&mut encoder, "retained_messages", "Retained messages", metrics.retained_messages.value())?;
         gauge(&mut encoder, "retained_bytes", "Bytes of retained messages", metrics.retained_bytes.value())?;
         gauge(&mut encoder, "subscriptions", "Subscriptions of all clients", metrics.subscriptions.value())?;
-        gauge(
-            &mut encoder,
-            "shared_subscriptions",
-            "Members of shared subscriptions",
-            metrics.shared_subscriptions.value(),
-        )?;
         gauge(&mut encoder, "sessions", "Sessions that outlive their connections", metrics.sessions.value())?;
-        counter(
-            &mut encoder,
-            "sessions_expired",
-            "Sessions whose time was over",
-            metrics.sessions_expired.value(),
-        )?;
         deflate(&metrics.deflate, &mut encoder)?;
+        store(&metrics.store, &mut encoder)?;
         let shared = metrics.shared_subscriptions.value();
         gauge(&mut encoder, "shared_subscriptions", "Subscriptions that belong to a group", shared)?;
         gauge(&mut encoder, "clients", "Clients that have connected", metrics.clients.value())?;
@@ -135,6 +124,31 @@ fn deflate(deflate: &DeflateMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt
         ("deflate_inflated_messages", "Messages inflated", &deflate.inflated),
         ("deflate_inflated_before_bytes", "Their bytes before", &deflate.inflated_bytes_before),
         ("deflate_inflated_after_bytes", "Their bytes after", &deflate.inflated_bytes_after),
+    ] {
+        counter(encoder, name, help, read.value())?;
+    }
+    Ok(())
+}
+
+fn store(store: &StoreMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    if !store.is_there.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    for (name, help, read) in [
+        ("store_failing", "1 while the disk of the store fails", &store.failing),
+        ("store_full", "1 while the store has grown to store.max_bytes", &store.full),
+        ("store_pending_bytes", "Bytes that wait for the disk", &store.pending_bytes),
+        ("store_kept_removals", "Removals that wait for the disk to work again", &store.kept),
+        ("store_disk_bytes", "Bytes that the store takes on the disk", &store.disk_bytes),
+        ("store_quarantined", "Records that could not be read at the start", &store.quarantined),
+    ] {
+        gauge(encoder, name, help, read.value())?;
+    }
+    for (name, help, read) in [
+        ("store_commits", "Commits", &store.commits),
+        ("store_submissions", "Requests committed in them", &store.submissions),
+        ("store_failures", "Commits that failed", &store.failures),
+        ("store_busy_microseconds", "Time spent in commits", &store.busy_us),
     ] {
         counter(encoder, name, help, read.value())?;
     }

@@ -46,7 +46,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 impl Broker {
     /// Starts with the defaults, free ports, and these lines of configuration. Lines before the first header
-    /// belong to the listener.
+    /// belong to the listener. Everything is in memory, unless they say otherwise.
     pub async fn start(settings: &str) -> Self {
         Self::start_with(settings, |_| ()).await
     }
@@ -59,6 +59,9 @@ impl Broker {
         );
         let mut config =
             Config::from_text(std::path::Path::new("test.toml"), &text, std::iter::empty()).unwrap();
+        if !settings.contains("[store]") {
+            config.store.path = None;
+        }
         change(&mut config);
         let running = Running::start(&config).await.unwrap();
         let address = running.listeners().next().unwrap().1;

@@ -199,7 +199,7 @@ impl World {
         let (commits, outcomes) = mpsc::channel();
         let gate = Gate { store: MemoryStore::new(), outcomes: Mutex::new(outcomes) };
         let writer = Writer::start(Arc::new(gate), crate::store::Settings::default(), 1).unwrap();
-        let durability = Arc::new(Durability::new(writer));
+        let durability = Durability::new(writer, 256, clock);
         let session = Listener::default();
         let heard = Arc::clone(&session.heard);
         let opened = Opened {

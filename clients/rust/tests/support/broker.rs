@@ -26,7 +26,9 @@ pub async fn restart(url: &str) -> Running {
 }
 
 async fn start_at(address: &str) -> Result<Running, StartError> {
-    let file = format!("[[listener]]\nbind = \"{address}\"\npaths = [\"/ws\"]\n[admin]\nbind = \"none\"\n");
+    let file = format!(
+        "[[listener]]\nbind = \"{address}\"\npaths = [\"/ws\"]\n[admin]\nbind = \"none\"\n[store]\npath = \"\"\n"
+    );
     let config = Config::from_text(Path::new("test.toml"), &file, std::iter::empty()).unwrap();
     Running::start(&config).await
 }
