@@ -86,7 +86,9 @@ async fn while_the_disk_fails_mqtt_publishers_hear_0x97_and_then_go_on() {
     let packet_id = publisher.next_id();
     publisher.publish(mqtt::Publish { qos: QoS::ExactlyOnce, packet_id, ..twice }).await;
     match publisher.packet().await {
-        Packet::PubRec(ack) => assert_eq!((ack.packet_id, ack.reason), (packet_id, ReasonCode::QUOTA_EXCEEDED)),
+        Packet::PubRec(ack) => {
+            assert_eq!((ack.packet_id, ack.reason), (packet_id, ReasonCode::QUOTA_EXCEEDED))
+        }
         other => panic!("PUBREC was expected: {other:?}"),
     }
     let packet_id = publisher.next_id();

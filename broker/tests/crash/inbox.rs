@@ -24,20 +24,33 @@ pub(crate) struct Inbox {
     newest: Vec<Option<usize>>,
     /// For each stream: up to here [`Inbox::missing`] has found nothing.
     complete: Vec<usize>,
+    note: String,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Arrival {
-    count: usize,
-    /// When a round trip followed its PUBACK.
-    settled: Vec<u64>,
+    /// When.
+    at: Vec<u64>,
+    /// When a round trip followed its PUBACK, and in which life of the broker.
+    settled: Vec<(usize, u64)>,
 }
 
 impl Inbox {
     pub(crate) fn new(name: &'static str, qos: QoS, wanted: Vec<bool>, is_ordered: bool) -> Self {
         let (newest, complete) = (vec![None; wanted.len()], vec![0; wanted.len()]);
         let (gaps, arrivals) = (Vec::new(), HashMap::new());
-        Self { name, qos, wanted, is_ordered, subscribed_at: None, gaps, arrivals, newest, complete }
+        Self {
+            name,
+            qos,
+            wanted,
+            is_ordered,
+            subscribed_at: None,
+            gaps,
+            arrivals,
+            newest,
+            complete,
+            note: String::new(),
+        }
     }
 
     pub(crate) fn is_subscribed(&self) -> bool {
@@ -67,7 +80,7 @@ impl Inbox {
     }
 
     /// A message that the client had not seen under this packet identifier. Whether it is the first time.
-    pub(crate) fn arrived(&mut self, ledger: &Ledger, payload: &[u8], qos: QoS) -> (Message, bool) {
+    pub(crate) fn arrived(&mut self, ledger: &mut Ledger, payload: &[u8], qos: QoS) -> (Message, bool) {
         let message = ledger.message(payload);
         let Message { stream, n } = message;
         let (name, fate) = (self.name, ledger.fate(message).unwrap());
@@ -79,23 +92,45 @@ impl Inbox {
             assert!(!is_ghost, "{name} was not subscribed when {message:?} was published: {fate:?}");
         }
         let arrival = self.arrivals.entry(message).or_default();
-        arrival.count += 1;
+        arrival.at.push(ledger.tick());
+        let kills = ledger.kills();
         if qos == QoS::ExactlyOnce {
-            assert_eq!(arrival.count, 1, "{name}: {message:?} arrived again at QoS 2: {fate:?}");
+            assert_eq!(
+                arrival.at.len(),
+                1,
+                "{name}: {message:?} arrived again: {fate:?} {arrival:?} {kills:?}"
+            );
         }
-        let settled = arrival.settled.iter().filter(|settled| **settled < ledger.committed_through).count();
-        assert!(settled < fate.sends, "{name}: {message:?} came back after its PUBACK: {fate:?} {arrival:?}");
-        let is_first = arrival.count == 1;
+        let settled = arrival.settled.iter().filter(|(life, at)| ledger.remembers(*life, *at)).count();
+        assert!(
+            settled < fate.sends,
+            "{name}: {message:?} came back after its PUBACK: {fate:?} {arrival:?} {kills:?}"
+        );
+        let is_first = arrival.at.len() == 1;
         if is_first && self.is_ordered {
             let newest = self.newest[stream].replace(n);
-            assert!(newest < Some(n), "{name}: {message:?} arrived behind {newest:?}");
+            assert!(
+                newest < Some(n),
+                "{name}: {message:?} arrived behind {newest:?}: {fate:?} {arrival:?} {kills:?} {:?} {:?}",
+                self.gaps,
+                self.subscribed_at
+            );
         }
         (message, is_first)
     }
 
+    /// What it still waits for at the end of the run, for whoever reads a failure.
+    pub(crate) fn note(&mut self, note: String) {
+        self.note = note;
+    }
+
+    pub(crate) fn noted(&self) -> &str {
+        &self.note
+    }
+
     /// A round trip followed its PUBACK.
-    pub(crate) fn settled(&mut self, message: Message, now: u64) {
-        self.arrivals.entry(message).or_default().settled.push(now);
+    pub(crate) fn settled(&mut self, message: Message, life: usize, now: u64) {
+        self.arrivals.entry(message).or_default().settled.push((life, now));
     }
 
     /// What was acknowledged and has not arrived, in words; empty at the end of a run.
@@ -109,7 +144,8 @@ impl Inbox {
                 let message = Message { stream, n: *complete };
                 let is_due = fate.first_sent > subscribed_at && fate.acked.is_some();
                 if is_due && !self.arrivals.contains_key(&message) {
-                    return format!("{} has not got {message:?}: {fate:?}", self.name);
+                    let kills = ledger.kills();
+                    return format!("{} has not got {message:?}: {fate:?} {kills:?}", self.name);
                 }
                 *complete += 1;
             }
@@ -119,7 +155,7 @@ impl Inbox {
 
     /// Messages that arrived, and how often in all.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.arrivals.len(), self.arrivals.values().map(|arrival| arrival.count).sum())
+        (self.arrivals.len(), self.arrivals.values().map(|arrival| arrival.at.len()).sum())
     }
 
     pub(crate) const fn name(&self) -> &'static str {

@@ -39,23 +39,51 @@ pub(crate) struct Fate {
 /// The books.
 pub(crate) struct Ledger {
     clock: u64,
+    kills: Vec<Kill>,
     pub(crate) streams: Vec<Stream>,
     fates: Vec<Vec<Fate>>,
     unacknowledged: usize,
     /// Everything that the broker did before this time is on the disk: a message that was sent then was acknowledged.
-    pub(crate) committed_through: u64,
+    committed_through: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    at: u64,
+    committed_through: u64,
 }
 
 impl Ledger {
     pub(crate) fn new(streams: Vec<Stream>) -> Self {
         let fates = streams.iter().map(|_| Vec::new()).collect();
-        Self { clock: 0, streams, fates, unacknowledged: 0, committed_through: 0 }
+        Self { clock: 0, kills: Vec::new(), streams, fates, unacknowledged: 0, committed_through: 0 }
     }
 
     /// The time of an event: later than all others.
     pub(crate) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
+    }
+
+    /// The broker was killed.
+    pub(crate) fn killed(&mut self) {
+        let at = self.tick();
+        self.kills.push(Kill { at, committed_through: self.committed_through });
+    }
+
+    /// How often the broker was killed so far.
+    pub(crate) fn life(&self) -> usize {
+        self.kills.len()
+    }
+
+    /// When the broker was killed, for whoever reads a failure.
+    pub(crate) fn kills(&self) -> Vec<u64> {
+        self.kills.iter().map(|kill| kill.at).collect()
+    }
+
+    /// Whether what the broker did in this life before this time is known for good: it still lives, or a commit followed.
+    pub(crate) fn remembers(&self, life: usize, time: u64) -> bool {
+        self.kills.get(life).is_none_or(|kill| time < kill.committed_through)
     }
 
     /// The next message of a stream, which is about to be sent.

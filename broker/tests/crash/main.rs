@@ -189,6 +189,7 @@ impl Run {
 
     fn kill_and_restart(&mut self) {
         self.process.kill();
+        self.world.ledger().killed();
         self.world.change(|state| state.address = None);
         self.process = Process::start(self.folder.path(), self.sync);
         self.world.change(|state| state.address = Some(self.process.address));
@@ -252,7 +253,9 @@ impl Run {
             }
         };
         let in_time = tokio::time::timeout(PATIENCE, all).await;
-        assert!(in_time.is_ok(), "somebody waits for the end of a flow: {:?}", self.world.state());
+        let inboxes = self.inboxes.iter().map(|inbox| inbox.lock().unwrap());
+        let notes: Vec<_> = inboxes.map(|inbox| inbox.noted().to_owned()).collect();
+        assert!(in_time.is_ok(), "somebody waits for the end of a flow: {notes:#?} {:?}", self.world.state());
     }
 
     /// Everybody has acknowledged everything, and a commit followed: after one more crash each session has one new
@@ -293,9 +296,9 @@ impl Run {
         }
         look_at_retained_again(&self.world, self.process.address).await;
         self.process.kill();
-        let check =
-            tidegate(self.folder.path()).args(["store", "check", "--config", "crash.toml"]).output().unwrap();
-        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+        let check = tidegate(self.folder.path()).args(["store", "check", "--path", "store"]).output();
+        let check = check.unwrap();
+        assert!(check.status.success(), "{check:?}");
     }
 
     fn report(&self) {

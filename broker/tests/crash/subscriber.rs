@@ -67,6 +67,8 @@ pub(crate) struct Subscriber {
     wants_at: u64,
     /// Packet identifiers of QoS 2 between PUBLISH and PUBREL.
     held: HashSet<u16>,
+    /// Of the broker that it is connected to.
+    life: usize,
     /// PUBACK was sent on this connection, and no PINGREQ since.
     unsettled: Vec<Message>,
     /// For each PINGREQ on its way: what was acknowledged before it.
@@ -107,6 +109,7 @@ impl Subscriber {
             wants: true,
             wants_at: 0,
             held: HashSet::new(),
+            life: 0,
             unsettled: Vec::new(),
             pinged: VecDeque::new(),
         }
@@ -137,6 +140,7 @@ impl Subscriber {
 
     async fn connect(&mut self) -> Option<Link> {
         let address = self.world.address().await;
+        self.life = self.world.ledger().life();
         let Character { client_id, receive_maximum, .. } = self.character;
         let (link, ack) = Link::open(address, connect(client_id, false, 3600, receive_maximum)).await?;
         assert_eq!(ack.session_present, self.has_session, "the session of {client_id}");
@@ -160,6 +164,17 @@ impl Subscriber {
                 // Once it is closed, all that was sent has been handled.
                 while link.packet().await.is_some() {}
                 return Some(Leave::Done);
+            }
+            if stage == Stage::Over {
+                let note = format!(
+                    "{}: {} PUBACKs, {} PINGREQs, {:?}, PUBRELs of {:?}",
+                    self.character.client_id,
+                    self.unsettled.len(),
+                    self.pinged.len(),
+                    self.asked,
+                    self.held
+                );
+                self.inbox.lock().unwrap().note(note);
             }
             let packets = tokio::select! {
                 packets = link.packets() => packets?,
@@ -272,7 +287,9 @@ impl Subscriber {
             Packet::PingResp => {
                 let now = self.world.ledger().tick();
                 let mut inbox = self.inbox.lock().unwrap();
-                self.pinged.pop_front().unwrap().into_iter().for_each(|message| inbox.settled(message, now));
+                self.pinged.pop_front().unwrap().into_iter().for_each(|message| {
+                    inbox.settled(message, self.life, now);
+                });
             }
             other => panic!("{} got {other:?}", self.character.client_id),
         }
@@ -285,9 +302,9 @@ impl Subscriber {
             return Packet::PubRec(Ack::new(*packet_id, ReasonCode::SUCCESS));
         }
         let (message, is_first) = {
-            let ledger = self.world.ledger();
+            let mut ledger = self.world.ledger();
             let topic = publish.topic.as_ref().map(|topic| topic.as_str());
-            let (message, is_first) = self.inbox.lock().unwrap().arrived(&ledger, payload, *qos);
+            let (message, is_first) = self.inbox.lock().unwrap().arrived(&mut ledger, payload, *qos);
             assert_eq!(topic, Some(&*ledger.streams[message.stream].topic), "the topic of {message:?}");
             (message, is_first)
         };
