@@ -171,7 +171,7 @@ fn raw(path: &Path, batch: u64) {
         (database.keyspace("b", options).unwrap(), database.keyspace("q", options).unwrap());
     let (body, reference) = (publication(&payload()).encode(), reference(BodyId(1 << 40)).encode());
     let key = |number: u64| [number.to_be_bytes(), number.to_be_bytes()].concat();
-    let (begun, mut number) = (Instant::now(), 0);
+    let (begun, mut number) = (Instant::now(), 0_u64);
     while begun.elapsed() < RUN {
         let mut writes = database.batch().durability(Some(PersistMode::SyncData));
         for _ in 0..batch {

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use self::storage::InUse;
 use crate::admin::{self, AdminState, Backup, Health, Phase};
 use crate::auth::scram::{Scram, Users, UsersError};
 use crate::auth::{Anonymous, Authenticator};
@@ -38,6 +39,8 @@ use crate::topic_rules::{RetainRule, TopicRule, TopicRules};
 
 /// A broker that serves.
 pub struct Running {
+    /// First: a broker that is dropped in the middle stops writing before its messages go.
+    store: Option<InUse>,
     server: Server,
     admin: Option<SocketAddr>,
     health: Health,
@@ -47,7 +50,6 @@ pub struct Running {
     end: watch::Sender<()>,
     /// What runs beside the connections.
     tasks: Vec<JoinHandle<()>>,
-    durability: Option<Arc<Durability>>,
 }
 
 /// Why a broker does not start.
@@ -101,7 +103,7 @@ impl Running {
             Some(bind) => Some(serve_admin(bind, config, &health, &metrics, &inside, ended.clone()).await?),
             None => None,
         };
-        let (broker, durability) = restored(broker, config).await?;
+        let (broker, store) = restored(broker, config).await?;
         // Nobody else sets it.
         let _ = inside.set(Arc::downgrade(&broker));
         let mut tasks = Vec::new();
@@ -114,17 +116,19 @@ impl Running {
             Ok(server) => server,
             Err(error) => {
                 drop(end);
-                finish(tasks, durability).await;
+                finish(tasks, store).await;
                 return Err(error.into());
             }
         };
         health.set(Phase::Serving);
         tasks.push(tokio::spawn(housekeep(Arc::clone(&broker), ended.clone())));
-        if let Some(durability) = durability.clone() {
+        if let Some(InUse(durability)) = &store {
+            let durability = Arc::clone(durability);
             tasks.push(tokio::spawn(push_committed(Arc::clone(&broker), durability, ended.clone())));
         }
         tasks.push(tokio::spawn(keep_deadlines(broker, ended)));
         Ok(Self {
+            store,
             server,
             admin,
             health,
@@ -132,7 +136,6 @@ impl Running {
             timeout: config.shutdown.timeout,
             end,
             tasks,
-            durability,
         })
     }
 
@@ -163,35 +166,32 @@ impl Running {
         self.health.set(Phase::Draining);
         let left = self.server.stop(self.timeout).await;
         drop(self.end);
-        finish(self.tasks, self.durability).await;
+        finish(self.tasks, self.store).await;
         left
     }
 }
 
 /// Ends what runs beside the connections, and then the store, which all of it may still write to.
-async fn finish(tasks: Vec<JoinHandle<()>>, durability: Option<Arc<Durability>>) {
+async fn finish(tasks: Vec<JoinHandle<()>>, store: Option<InUse>) {
     for task in tasks {
         task.abort();
         // Ended by itself or by us.
         let _ = task.await;
     }
-    if let Some(durability) = durability {
-        storage::close(durability).await;
+    if let Some(store) = store {
+        store.close().await;
     }
 }
 
 /// The broker with what it had stored.
-async fn restored(
-    broker: Broker,
-    config: &Config,
-) -> Result<(Arc<Broker>, Option<Arc<Durability>>), StoreError> {
+async fn restored(broker: Broker, config: &Config) -> Result<(Arc<Broker>, Option<InUse>), StoreError> {
     let Some(opened) = storage::open(&config.store, config.mqtt.max_inflight).await? else {
         return Ok((Arc::new(broker), None));
     };
-    let durability = Arc::clone(&opened.durability);
-    let broker = Arc::new(broker.with_durability(Arc::clone(&durability)));
+    let store = InUse(Arc::clone(&opened.durability));
+    let broker = Arc::new(broker.with_durability(Arc::clone(&store.0)));
     opened.fill(&broker).await?;
-    Ok((broker, Some(durability)))
+    Ok((broker, Some(store)))
 }
 
 async fn serve_admin(

@@ -121,6 +121,11 @@ impl Client {
         }
     }
 
+    /// Whether messages wait on the disk.
+    pub fn awaits_pages(&self) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.has_backlog())
+    }
+
     /// Whether retained messages wait to be pulled.
     pub(crate) fn awaits_retained(&mut self) -> bool {
         let awaits = |holdings: &mut Holdings| {

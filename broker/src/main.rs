@@ -57,7 +57,7 @@ fn store(
     path: Option<PathBuf>,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let (config, _) = Config::load(file, environment())?;
-    let path = path.unwrap_or_else(|| PathBuf::from("data"));
+    let path = path.or(config.store.path).ok_or("store.path is \"\": there is no store; --path names one")?;
     let mut out = std::io::stdout().lock();
     let is_sound = store_command::run(command, &path, config.admin.bind, &mut out)?;
     out.flush()?;

@@ -303,7 +303,7 @@ fn check_accepts_a_good_file_and_tells_the_memory() {
     let path = file(&directory, "[queue]\nmax_bytes = \"2 MiB\"\n");
     let path = path.to_str().unwrap();
     let (out, err) = check_run(program(directory.path(), &["check", path]), 0);
-    check_has(&out, &["ok: ", "my.toml", "memory: per client at most 2 × 2 MiB"]);
+    check_has(&out, &["ok: ", "my.toml", "memory: per client at most 2 × 2 MiB", "store: in data, "]);
     assert_eq!(err, "");
 
     let (out, _) = check_run(program(directory.path(), &["check", path, "--effective"]), 0);

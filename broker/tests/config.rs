@@ -176,6 +176,9 @@ fn a_wrong_type_is_told_in_plain_words() {
         ("[[topic]]\nfilter = \"a\"\nretain = \"never\"", ["my.toml:3:10: `topic[0].retain`", "`deny`"]),
         ("[[topic]]\nfilter = \"a\"\nmax_payload = \"4 kb/s\"", ["`topic[0].max_payload`", "is not a unit"]),
         ("[topic]\nfilter = \"a\"", ["`topic`", "a list in [ ]"]),
+        ("[store]\nmax_bytes = 0.5", ["my.toml:2:13: `store.max_bytes`", "\"none\""]),
+        ("[store]\nmax_bytes = \"8 GX\"", ["my.toml:2:13: `store.max_bytes`", "or \"none\""]),
+        ("[store]\nsync = \"fsync\"", ["my.toml:2:8: `store.sync`", "always"]),
         ("[sys]\ninterval = 10", ["my.toml:2:12: `sys.interval`", "\"none\""]),
         ("queue = 1", ["my.toml:1:9: `queue`", "a section in [ ]"]),
     ] {
@@ -276,6 +279,15 @@ fn every_rule_is_kept_and_points_at_what_the_operator_wrote() {
         ("[stomp]\nmax_body = \"2 MiB\"", ["`stomp.max_body`", "websocket.max_message_size = 1 MiB"]),
         ("[stomp]\nprefetch = 0", ["`stomp.prefetch`", "out of range"]),
         ("[raw]\nmax_topics = 0", ["`raw.max_topics`", "out of range"]),
+        ("[store]\npath = \"Cargo.toml\"", ["my.toml:2:8: `store.path`", "Cargo.toml is no directory"]),
+        ("[store]\nwindow = \"2s\"", ["`store.window`", "allowed is 0s to 1s"]),
+        ("[store]\nmax_bytes = \"1 MiB\"", ["`store.max_bytes`", "allowed is 128 MiB to"]),
+        ("[store]\nmax_pending_bytes = 1", ["`store.max_pending_bytes`", "allowed is 1 MiB to"]),
+        (
+            "[websocket]\nmax_message_size = \"2 MiB\"\n[store]\nmax_pending_bytes = \"1 MiB\"",
+            ["my.toml:2:20: `websocket.max_message_size`", "store.max_pending_bytes = 1 MiB"],
+        ),
+        ("[store]\nblock_cache = 0", ["`store.block_cache`", "allowed is 1 MiB to"]),
         ("[[topic]]\nfilter = \"a/#/b\"", ["my.toml:2:10: `topic[0].filter`", "'#' is not the last level"]),
         (
             "[mqtt]\nmax_topic_levels = 2\n[[topic]]\nfilter = \"a/b/c\"",
@@ -577,5 +589,24 @@ proptest::proptest! {
     #[test]
     fn no_text_panics(text in "(\\[|\\]|queue|listener|max_bytes|=|\"|1 MiB|\n|.){0,24}") {
         let _ = load(&text, &[]).map_err(|error| error.to_string());
+    }
+}
+
+#[test]
+fn the_store_has_a_line_of_its_own_with_its_memory() {
+    for (text, line) in [
+        (
+            "",
+            "store: in data, at most 16 GiB on the disk; in memory at most 2 × 64 MiB pending + 8 MiB block cache + \
+             64 MiB not yet in tables = 200 MiB",
+        ),
+        (
+            "[store]\npath = \"/var/lib/t\"\nmax_bytes = \"none\"\nmax_pending_bytes = \"1 MiB\"\nblock_cache = \"1 MiB\"",
+            "store: in /var/lib/t, as much as there is on the disk; in memory at most 2 × 1 MiB pending + 1 MiB block \
+             cache + 64 MiB not yet in tables = 67 MiB",
+        ),
+        ("[store]\npath = \"\"", "store: none; sessions and retained messages end with the broker"),
+    ] {
+        assert_eq!(report::store_line(&load(text, &[]).unwrap()), line);
     }
 }

@@ -35,7 +35,7 @@ const EVERYWHERE: &[&str] = &[""];
 
 /// Where tasks begin and end; what they call takes `now` as an argument.
 const EDGES: &[&str] =
-    &["main.rs", "assembly.rs", "connection.rs", "connection/", "server/", "admin/", "store/"];
+    &["main.rs", "assembly.rs", "assembly/", "connection.rs", "connection/", "server/", "admin/", "store/"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -86,7 +86,7 @@ const RULES: &[Rule] = &[
     Rule {
         name: "6: main and the assembly hand each part its own small struct; logging starts before there are parts",
         rooms: EVERYWHERE,
-        doors: &["config/", "config.rs", "main.rs", "assembly.rs", "args.rs", "logging.rs"],
+        doors: &["config/", "config.rs", "main.rs", "assembly.rs", "assembly/", "args.rs", "logging.rs"],
         words: &["crate::config", "tidegate::config"],
     },
     Rule {

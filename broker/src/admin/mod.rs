@@ -21,7 +21,7 @@ use crate::metrics::{CONTENT_TYPE, Metrics};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// Not all listeners are bound yet: alive, not ready.
+    /// The store is being read, or not all listeners are bound yet: alive, not ready.
     Starting = 0,
     /// Alive and ready.
     Serving = 1,
@@ -113,7 +113,8 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn not_found(State(state): State<AdminState>) -> Response {
     let metrics = if state.metrics.is_some() { " /metrics" } else { "" };
-    let body = format!("there are /healthz /readyz{metrics}\n");
+    let backup = if state.backup.is_some() { ", and POST /store/backup?dir=" } else { "" };
+    let body = format!("there are /healthz /readyz{metrics}{backup}\n");
     (StatusCode::NOT_FOUND, body).into_response()
 }
 

@@ -110,10 +110,24 @@ fn tell_left_out(left_out: &[Refusal]) {
     }
 }
 
-/// Commits what was handed over. The last of a run.
-pub(super) async fn close(durability: Arc<Durability>) {
-    if let Err(error) = on_a_thread(move || durability.writer().stop()).await {
-        warn!(%error, "the store was not closed");
+/// A store that is in use. Dropped, it commits what was handed over and lets go of the directory, which waits for the
+/// disk. Whoever drops messages without having sent them does so after that: then it forgets nothing any more.
+pub(super) struct InUse(pub(super) Arc<Durability>);
+
+impl InUse {
+    /// The last of a run.
+    pub(super) async fn close(self) {
+        if let Err(error) = on_a_thread(move || drop(self)).await {
+            warn!(%error, "the store was not closed");
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let writer = self.0.writer();
+        writer.stop();
+        writer.store().close();
     }
 }
 

@@ -341,10 +341,12 @@ fn store(config: &Config, findings: &mut Findings) {
         findings.size("store.max_bytes", bytes, 128 * MIB, usize::MAX >> 1);
     }
     findings.size("store.max_pending_bytes", store.max_pending_bytes, MIB, usize::MAX >> 2);
-    findings.at_most(
-        ("websocket.max_message_size", config.websocket.max_message_size),
-        ("store.max_pending_bytes", store.max_pending_bytes),
-    );
+    if store.path.is_some() {
+        findings.at_most(
+            ("websocket.max_message_size", config.websocket.max_message_size),
+            ("store.max_pending_bytes", store.max_pending_bytes),
+        );
+    }
     findings.size("store.block_cache", store.block_cache, MIB, usize::MAX >> 2);
 }
 

@@ -66,13 +66,14 @@ pub fn store_line(config: &Config) -> String {
     let Some(path) = store.path.as_deref() else {
         return "store: none; sessions and retained messages end with the broker".to_owned();
     };
-    let disk = store.max_bytes.map_or_else(|| "all there is".to_owned(), |bytes| bytes.to_string());
+    let disk =
+        store.max_bytes.map_or_else(|| "as much as there is".to_owned(), |bytes| format!("at most {bytes}"));
     // What waits, and what is being committed meanwhile.
     let memory_bytes = (2 * store.max_pending_bytes.0)
         .saturating_add(store.block_cache.0)
         .saturating_add(STORE_BUFFER_BYTES);
     format!(
-        "store: in {}, at most {disk} on the disk; in memory at most 2 × {} pending + {} block cache + {} not yet in \
+        "store: in {}, {disk} on the disk; in memory at most 2 × {} pending + {} block cache + {} not yet in \
          tables = {}",
         path.display(),
         store.max_pending_bytes,

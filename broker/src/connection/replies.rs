@@ -1,6 +1,7 @@
 //! The broker's answers on their way to the session: at once, or when what they say is safe on the disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_protocol::session::{CloseReason, Refusal, Reply, Request, WillFate};
 
@@ -105,10 +106,11 @@ impl Connection {
     /// It was done, and not stored: the client hears a no, and the broker forgets what would contradict that.
     fn take_back(&mut self, reply: &Reply, packet_id: Option<u16>, refusal: Refusal, now: Now) -> Reply {
         let request = match (reply, packet_id) {
-            // Who was never connected leaves no will.
-            (Reply::Connected(_), _) => {
-                Some(Request::Disconnect { will: WillFate::Discard, session_expiry: None })
-            }
+            // Who was never connected leaves no will, and no session but one that was there before.
+            (Reply::Connected(connected), _) => Some(Request::Disconnect {
+                will: WillFate::Discard,
+                session_expiry: (!connected.session_present).then_some(Duration::ZERO),
+            }),
             // The same identifier is that of a new message [MQTT-4.3.3-9], and not of one that is there already.
             (Reply::Published(_), Some(packet_id)) => Some(Request::Release { packet_id }),
             _ => None,

@@ -193,6 +193,9 @@ pub trait Store: Send + std::marker::Sync + 'static {
 
     /// A consistent copy in a fresh directory that opens as a store.
     fn backup(&self, directory: &Path) -> Result<(), StoreError>;
+
+    /// Lets go of the disk, though somebody may still have this store. The last: nothing is committed after it.
+    fn close(&self) {}
 }
 
 impl Change {

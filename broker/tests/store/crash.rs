@@ -27,7 +27,7 @@ fn journal(path: &Path) -> PathBuf {
 /// Bytes of the journal that are written.
 fn written(path: &Path) -> (Vec<u8>, usize) {
     let bytes = fs::read(journal(path)).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let end = written_len(&bytes);
     (bytes, end)
 }
 

@@ -150,6 +150,14 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The length of what is written: journals are longer, with zeros at their end.
+pub(crate) fn written_len(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let zeros = bytes.rchunks(ZEROS.len()).take_while(|chunk| *chunk == &ZEROS[..chunk.len()]);
+    let bytes = &bytes[..bytes.len() - zeros.map(<[u8]>::len).sum::<usize>()];
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
 /// A store whose next commits fail as often as it is told, before anything of them is stored.
 pub(crate) struct Faulty<S> {
     pub(crate) store: S,

@@ -25,7 +25,7 @@ pub const FORMAT: u8 = 1;
 pub(super) struct Directory {
     path: PathBuf,
     /// Unlocked when it is closed, also by a crash.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -38,11 +38,17 @@ impl Directory {
             .mode(0o700)
             .create(path)
             .map_err(|error| StoreError::io(&format!("cannot make {}", path.display()), &error))?;
-        let directory = Self { path: path.to_owned(), _lock: lock(path)? };
+        let directory = Self { path: path.to_owned(), lock: lock(path)? };
         directory.check_format()?;
         directory.protect().map_err(|error| StoreError::io("cannot protect the store", &error))?;
         directory.clear_unfinished().map_err(|error| StoreError::io("cannot prepare the store", &error))?;
         Ok(directory)
+    }
+
+    /// Somebody else may have it.
+    pub(super) fn unlock(&self) {
+        // Closing unlocks it at the latest.
+        let _ = self.lock.unlock();
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -157,6 +157,11 @@ impl Store for DiskStore {
     fn backup(&self, directory: &Path) -> Result<(), StoreError> {
         self.inner.backup(directory)
     }
+
+    fn close(&self) {
+        *self.inner.tables.write() = None;
+        self.inner.directory.unlock();
+    }
 }
 
 impl Inner {
@@ -202,7 +207,7 @@ impl Inner {
     fn write<'c>(
         &self,
         writing: &mut Writing,
-        commit: impl FnOnce(&Tables, Vec<Put>) -> Result<(), StoreError>,
+        commit: impl FnOnce(&Tables, &[Put]) -> Result<(), StoreError>,
         stage: impl FnOnce(&mut Staging<'_, 'c>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let tables = self.tables()?;
@@ -212,15 +217,14 @@ impl Inner {
             stage(&mut staging)?;
             staging.finish()
         };
-        let writes: Vec<_> = puts.iter().map(|put| (put.space, put.key.clone())).collect();
-        let Err(error) = commit(&tables, puts) else {
+        let Err(error) = commit(&tables, &puts) else {
             self.state.write().apply(effect);
             return Ok(());
         };
         // fjall changes its memory after its journal, so this still reads what was there before.
-        let undo = writes.into_iter().map(|(space, key)| {
-            let value = tables.get(space, &key)?.map(|value| value.to_vec());
-            Ok(Put { space, key, value })
+        let undo = puts.into_iter().map(|put| {
+            let value = tables.get(put.space, &put.key)?;
+            Ok(Put { value, ..put })
         });
         let undo = undo.collect::<Result<_, StoreError>>()?;
         drop(tables);
@@ -244,13 +248,10 @@ impl Inner {
         if found.number == in_doubt.number {
             let counters = state::Counters { number: found.number + 1, ..found };
             let mut puts = in_doubt.undo.clone();
-            puts.retain(|put| put.key != keys::ring(found.number));
-            puts.push(Put {
-                space: keys::Space::Meta,
-                key: keys::ring(counters.number).to_vec(),
-                value: Some(super::record::Record::encode(&counters)),
-            });
-            if let Err(error) = tables.commit(puts) {
+            puts.retain(|put| *put.key != keys::ring(found.number));
+            let counted = super::record::Record::encode(&counters);
+            puts.push(Put::insert(keys::Space::Meta, &keys::ring(counters.number), counted));
+            if let Err(error) = tables.commit(&puts) {
                 drop(tables);
                 *self.tables.write() = None;
                 return Err(error);

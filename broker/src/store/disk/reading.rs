@@ -94,7 +94,7 @@ impl Inner {
                 puts.extend(put_aside(Space::Bodies, &keys::body(id), &body, &mut next_quarantine));
             }
         }
-        tables.commit_unsynced(puts)?;
+        tables.commit_unsynced(&puts)?;
         let mut state = self.state.write();
         state.next_quarantine = next_quarantine;
         if let Some(queue) = state.sessions.get_mut(&session) {
@@ -110,10 +110,7 @@ impl Inner {
 pub(super) fn put_aside(space: Space, key: &[u8], value: &[u8], number: &mut u64) -> [Put; 2] {
     let key_len = u16::try_from(key.len()).unwrap_or(u16::MAX);
     let aside = [&[space as u8], &key_len.to_be_bytes()[..], key, value].concat();
-    let place = number.to_be_bytes().to_vec();
+    let place = number.to_be_bytes();
     *number = number.saturating_add(1);
-    [
-        Put { space, key: key.to_vec(), value: None },
-        Put { space: Space::Quarantine, key: place, value: Some(aside) },
-    ]
+    [Put::remove(space, key), Put::insert(Space::Quarantine, &place, aside)]
 }

@@ -68,7 +68,7 @@ impl Inner {
         }
         let Run { state, recovery, repairs, .. } = run;
         if !repairs.is_empty() {
-            tables.commit(repairs)?;
+            tables.commit(&repairs)?;
         }
         *self.state.write() = state;
         writing.is_recovered = true;
@@ -248,7 +248,7 @@ impl Run<'_> {
                     self.count_body(&stored);
                 }
             } else {
-                self.repairs.push(Put { space, key: key.to_vec(), value: None });
+                self.repairs.push(Put::remove(space, &key));
             }
         }
         Ok(())
@@ -292,7 +292,7 @@ impl Run<'_> {
             let is_referred = keys::parse_number(&key).is_some_and(|id| referred.binary_search(&id).is_ok());
             if !is_referred {
                 self.recovery.orphans += 1;
-                self.repairs.push(Put { space: Space::Bodies, key: key.to_vec(), value: None });
+                self.repairs.push(Put::remove(Space::Bodies, &key));
             }
         }
         Ok(())

@@ -122,12 +122,12 @@ impl<'a, 'c> Staging<'a, 'c> {
         self.finish_bodies(&references, &mut puts);
         self.finish_queues(&mut puts);
         for ((space, key), value) in self.puts {
-            puts.push(Put { space, key, value });
+            puts.push(Put { space, key: key.into(), value: value.map(Into::into) });
         }
         let Counters { number, .. } = &mut self.effect.counters;
         *number += 1;
-        let (key, value) = (keys::ring(*number).to_vec(), Some(self.effect.counters.encode()));
-        puts.push(Put { space: Space::Meta, key, value });
+        let key = keys::ring(*number);
+        puts.push(Put::insert(Space::Meta, &key, self.effect.counters.encode()));
         (puts, self.effect)
     }
 
@@ -265,12 +265,12 @@ impl<'a, 'c> Staging<'a, 'c> {
             match (before, after) {
                 (0, 0) => {}
                 (0, _) => {
-                    let value = self.bodies.get(id).map(|publication| publication.encode());
-                    puts.push(Put { space: Space::Bodies, key: key.to_vec(), value });
+                    let encoded = self.bodies.get(id).map(|publication| publication.encode());
+                    puts.extend(encoded.map(|encoded| Put::insert(Space::Bodies, &key, encoded)));
                     self.effect.bytes_added += u64::from(delta.size_bytes);
                 }
                 (_, 0) => {
-                    puts.push(Put { space: Space::Bodies, key: key.to_vec(), value: None });
+                    puts.push(Put::remove(Space::Bodies, &key));
                     self.effect.bytes_removed += u64::from(delta.size_bytes);
                     if self.state.gained.contains(id) {
                         self.put(Space::Meta, &keys::mark(keys::GAINED, id.0), None);
@@ -304,12 +304,11 @@ impl<'a, 'c> Staging<'a, 'c> {
                 Stored::Unreadable => Some(0),
                 Stored::Reference(stored) => Some(stored.reference.size_bytes),
             };
-            let space = Space::Queue;
             match (stored_bytes, slot.staged) {
                 (None, None) => {}
                 (Some(bytes), None) => {
                     queue.remove(seq, bytes);
-                    puts.push(Put { space, key: keys::queue(key, seq).to_vec(), value: None });
+                    puts.push(Put::remove(Space::Queue, &keys::queue(key, seq)));
                 }
                 (stored_bytes, Some(reference)) => {
                     match stored_bytes {
@@ -319,8 +318,7 @@ impl<'a, 'c> Staging<'a, 'c> {
                     let is_shared = after.get(&reference.body).is_some_and(|count| *count >= 2);
                     let stored = StoredReference { is_shared, reference };
                     if slot.stored != Stored::Reference(stored.clone()) {
-                        let value = Some(stored.encode());
-                        puts.push(Put { space, key: keys::queue(key, seq).to_vec(), value });
+                        puts.push(Put::insert(Space::Queue, &keys::queue(key, seq), stored.encode()));
                     }
                 }
             }

@@ -23,8 +23,18 @@ pub(super) struct Tables {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
     pub(super) space: Space,
-    pub(super) key: Vec<u8>,
-    pub(super) value: Option<Vec<u8>>,
+    pub(super) key: Slice,
+    pub(super) value: Option<Slice>,
+}
+
+impl Put {
+    pub(super) fn insert(space: Space, key: &[u8], value: Vec<u8>) -> Self {
+        Self { space, key: key.into(), value: Some(value.into()) }
+    }
+
+    pub(super) fn remove(space: Space, key: &[u8]) -> Self {
+        Self { space, key: key.into(), value: None }
+    }
 }
 
 impl Tables {
@@ -65,24 +75,24 @@ impl Tables {
     }
 
     /// Writes all of it or nothing, durable as the store was opened.
-    pub(super) fn commit(&self, puts: Vec<Put>) -> Result<(), StoreError> {
+    pub(super) fn commit(&self, puts: &[Put]) -> Result<(), StoreError> {
         self.commit_as(puts, self.mode)
     }
 
     /// As [`Self::commit`], for work that is done again after a power loss.
-    pub(super) fn commit_unsynced(&self, puts: Vec<Put>) -> Result<(), StoreError> {
+    pub(super) fn commit_unsynced(&self, puts: &[Put]) -> Result<(), StoreError> {
         self.commit_as(puts, PersistMode::Buffer)
     }
 
-    fn commit_as(&self, puts: Vec<Put>, mode: PersistMode) -> Result<(), StoreError> {
+    fn commit_as(&self, puts: &[Put], mode: PersistMode) -> Result<(), StoreError> {
         self.wait_for_flushes()?;
         let mut batch =
             fjall::OwnedWriteBatch::with_capacity(self.database.clone(), puts.len()).durability(Some(mode));
         for put in puts {
             let keyspace = self.keyspace(put.space);
-            match put.value {
-                Some(value) => batch.insert(keyspace, put.key, value),
-                None => batch.remove(keyspace, put.key),
+            match &put.value {
+                Some(value) => batch.insert(keyspace, put.key.clone(), value.clone()),
+                None => batch.remove(keyspace, put.key.clone()),
             }
         }
         Ok(batch.commit()?)
@@ -106,7 +116,7 @@ impl Tables {
 
 /// Below fjall's own limits: 4 sealed memtables, 30 runs in level 0.
 fn is_behind(keyspace: &Keyspace) -> bool {
-    keyspace.sealed_memtable_count() >= 2 || keyspace.tree.l0_run_count() >= 24
+    keyspace.sealed_memtable_count() >= 3 || keyspace.tree.l0_run_count() >= 24
 }
 
 fn options(space: Space) -> KeyspaceCreateOptions {
@@ -133,8 +143,8 @@ const MIB: u64 = 1024 * 1024;
 /// A restart replays as much (DESIGN §8); fjall's least.
 const JOURNAL_BYTES_MAX: u64 = 64 * MIB;
 
-/// One flushes while the other compacts.
-const WORKER_THREADS: usize = 2;
+/// Of several, one turns in circles while another compacts.
+const WORKER_THREADS: usize = 1;
 
 /// Open files kept.
 const FILES_MAX: usize = 256;

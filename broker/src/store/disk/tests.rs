@@ -34,11 +34,11 @@ fn commit_and_fail(store: &DiskStore, changes: &[Change]) {
         staging.finish()
     };
     let undo = puts.iter().map(|put| {
-        let value = tables.get(put.space, &put.key).unwrap().map(|value| value.to_vec());
+        let value = tables.get(put.space, &put.key).unwrap();
         Put { value, ..put.clone() }
     });
     let undo = undo.collect();
-    tables.commit(puts).unwrap();
+    tables.commit(&puts).unwrap();
     drop(tables);
     inner.close(&mut writing, effect, undo);
 }
@@ -77,13 +77,13 @@ fn a_record_that_cannot_be_read_is_put_aside_and_the_rest_goes_on() {
     let store = DiskStore::open(folder.path(), DiskSettings::default()).unwrap();
     store.commit(&[session(1), session(2), retained("a", "1"), retained("b", "1")]).unwrap();
     let tables = store.inner.tables().unwrap();
-    let damage = |space, key: &[u8]| Put { space, key: key.to_vec(), value: Some(b"\x01 nothing".to_vec()) };
+    let damage = |space, key: &[u8]| Put::insert(space, key, b"\x01 nothing".to_vec());
     let puts = vec![
         damage(Space::Sessions, &keys::session(SessionKey(1))),
         damage(Space::Retained, b"a"),
         damage(Space::Queue, &keys::queue(SessionKey(2), 7)),
     ];
-    tables.commit(puts).unwrap();
+    tables.commit(&puts).unwrap();
     drop(tables);
     assert_eq!(store.check().unwrap().damaged, 3);
     let mut count = 0;
@@ -109,7 +109,7 @@ fn a_record_that_cannot_be_read_is_put_aside_and_the_rest_goes_on() {
         store.commit(&[Change::PutBody(id, body.clone()), Change::Enqueue(key, number, reference)]).unwrap();
     }
     let tables = store.inner.tables().unwrap();
-    tables.commit(vec![damage(Space::Bodies, &keys::body(BodyId(2)))]).unwrap();
+    tables.commit(&[damage(Space::Bodies, &keys::body(BodyId(2)))]).unwrap();
     drop(tables);
     let limits = PageLimits { count_max: 9, bytes_max: 1000 };
     let page = store.load_queue(key, 0, limits).unwrap();

@@ -90,14 +90,15 @@ impl Inner {
             for guard in snapshot.iter(tables.keyspace(space)) {
                 let (key, value) = guard.into_inner()?;
                 bytes += key.len() + value.len();
-                puts.push(Put { space, key: key.to_vec(), value: Some(value.to_vec()) });
+                puts.push(Put { space, key, value: Some(value) });
                 if bytes >= COPIED_AT_ONCE {
-                    copied.commit(std::mem::take(&mut puts))?;
+                    copied.commit(&puts)?;
+                    puts.clear();
                     bytes = 0;
                 }
             }
         }
-        copied.commit(puts)?;
+        copied.commit(&puts)?;
         Ok(copied.database().persist(fjall::PersistMode::SyncAll)?)
     }
 

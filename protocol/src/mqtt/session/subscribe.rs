@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 
 use super::send::reason_string;
-use super::{End, Handled, MqttSession, Phase, SUBSCRIBE, UNSUBSCRIBE};
+use super::{Handled, MqttSession, Phase, SUBSCRIBE, UNSUBSCRIBE};
 use crate::mqtt::packet::{self, Packet, PacketType, ReasonCode, SubAck, Unsubscribe};
 use crate::publication::QoS;
 use crate::session::{Copies, Refusal, Reply, Request, RetainHandling, Subscribe, SubscriptionName};
@@ -127,16 +127,16 @@ impl MqttSession {
     /// [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1]; as in SUBACK, the identifier is that of the
     /// request [MQTT-2.2.1-6].
     pub(super) fn handle_unsubscribe_reply(&mut self, unsubscribing: Unsubscribing, reply: Reply) {
-        let mut existed = match reply {
-            Reply::Unsubscribed(existed) => existed.into_iter(),
-            Reply::Refused(refusal) => {
-                self.end(End::new(
-                    ReasonCode::of_refusal(&refusal, PacketType::UnsubAck),
-                    refusal.to_string(),
-                ));
-                return;
-            }
-            _ => Vec::new().into_iter(),
+        let (mut existed, refusal) = match reply {
+            Reply::Unsubscribed(existed) => (existed.into_iter(), None),
+            // UNSUBACK of 3.x says yes and nothing else.
+            Reply::Refused(refusal) if !self.is_v5() => return self.end_by(&refusal),
+            Reply::Refused(refusal) => (Vec::new().into_iter(), Some(refusal)),
+            _ => (Vec::new().into_iter(), None),
+        };
+        let otherwise = match &refusal {
+            Some(refusal) => ReasonCode::of_refusal(refusal, PacketType::UnsubAck),
+            None => ReasonCode::NO_SUBSCRIPTION_EXISTED,
         };
         let reasons = unsubscribing
             .filters
@@ -144,11 +144,12 @@ impl MqttSession {
             .map(|filter| match filter {
                 Err(reason) => reason,
                 Ok(()) if existed.next().unwrap_or(false) => ReasonCode::SUCCESS,
-                Ok(()) => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+                Ok(()) => otherwise,
             })
             .collect();
+        let properties = refusal.and_then(|refusal| reason_string(&refusal.to_string()));
         let packet_id = unsubscribing.packet_id;
-        self.send(Packet::UnsubAck(SubAck { packet_id, properties: None, reasons }));
+        self.send(Packet::UnsubAck(SubAck { packet_id, properties, reasons }));
     }
 }
 
