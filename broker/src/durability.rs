@@ -17,7 +17,7 @@ pub use self::stored::Stored;
 use crate::broker::{Batch, Now};
 use crate::mailbox::Mailbox;
 use crate::store::{
-    Change, Changes, PageLimits, QueueSummary, SessionKey, StoreError, Ticket, Waiter, Writer,
+    Change, Changes, Page, PageLimits, QueueSummary, SessionKey, StoreError, Ticket, Waiter, Writer,
 };
 use crate::subscription::Entry;
 
@@ -149,6 +149,12 @@ impl Durability {
             }
         };
         self.writer.load(SessionKey(session), from_seq, limits, Box::new(deliver));
+    }
+
+    /// The same at once, and no further than what is committed. Waits for the disk.
+    pub(crate) fn read(&self, session: u64, from_seq: u64) -> Result<Page, StoreError> {
+        let limits = PageLimits { count_max: PAGE_MESSAGES_MAX, bytes_max: PAGE_BYTES_MAX };
+        self.writer.store().load_queue(SessionKey(session), from_seq, limits)
     }
 
     // ---- what is pushed after its commit ----

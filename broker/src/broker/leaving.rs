@@ -129,7 +129,8 @@ impl Broker {
             self.route_out(subscription);
             subscription.end();
         }
-        self.hand_on(remains.entries.into_iter(), mailbox.key(), now, batch);
+        let stored = mailbox.take_stored_of(&remains.subscriptions, now);
+        self.hand_on(remains.entries.into_iter().chain(stored), mailbox.key(), now, batch);
         if let Some(will) = remains.will {
             self.publish_will(*will, mailbox.key(), now, batch); // [MQTT-3.1.2-8]
         }

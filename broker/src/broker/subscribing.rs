@@ -148,6 +148,9 @@ impl Broker {
         let mut waiting = take_waiting(client, subscription, now.instant);
         subscription.end();
         waiting.extend(take_waiting(client, subscription, now.instant));
+        if let Some(mailbox) = &client.mailbox {
+            waiting.extend(mailbox.take_stored_of(std::slice::from_ref(subscription), now));
+        }
         for entry in waiting {
             self.redeliver(entry, &[client.key()], now, batch);
         }

@@ -276,20 +276,36 @@ impl Mailbox {
     }
 
     fn take_message(&self, state: &mut State, message: QueuedMessage, now: Now) {
-        let Some(durability) = &self.durability else { return };
+        let known_until = state.known_until;
+        let subscription = state.holdings.by_id(message.reference.subscription);
+        if let Some(entry) = self.entry(message, subscription, known_until, now) {
+            state.backlog.push_back(entry);
+            self.shared.entered(1);
+        }
+    }
+
+    /// The delivery again. `None`, and its place is free: there is no such subscription, or it has expired.
+    fn entry(
+        &self,
+        message: QueuedMessage,
+        subscription: Option<&Subscription>,
+        known_until: u64,
+        now: Now,
+    ) -> Option<Entry> {
         // Whatever becomes of it, its place is freed when it is let go.
-        let stored = Stored::new(durability, self.key, message.seq, message.seq < state.known_until);
-        let QueuedMessage { reference, publication: Some(record), .. } = message else { return };
-        let Some(subscription) = state.holdings.by_id(reference.subscription) else { return };
-        let mut publication = restored_publication(record, now);
+        let stored = Stored::new(self.durability.as_ref()?, self.key, message.seq, message.seq < known_until);
+        let QueuedMessage { reference, publication, .. } = message;
+        let mut publication = restored_publication(publication?, now);
+        let subscription = subscription?.clone();
         if publication.is_expired(now.instant) {
-            return self.shared.metrics.dropped(DropReason::Expired, 1);
+            self.shared.metrics.dropped(DropReason::Expired, 1);
+            return None;
         }
         publication.charge_to(&self.shared.publication_bytes);
         let publication: Arc<Publication> = Arc::new(publication);
-        state.backlog.push_back(Entry {
+        Some(Entry {
             publication,
-            subscription: subscription.clone(),
+            subscription,
             also: (!reference.also.is_empty()).then(|| Box::new(reference.also.as_slice().into())),
             form: None,
             size_bytes: reference.size_bytes,
@@ -298,8 +314,40 @@ impl Mailbox {
             is_retained: reference.is_retained,
             is_bound: false,
             stored: Some(stored),
-        });
-        self.shared.entered(1);
+        })
+    }
+
+    /// What waits on the disk alone for these, members of groups that end: others may get it instead. Reads the disk,
+    /// which such an end has to wait for; what is being committed in this moment is not found.
+    pub(crate) fn take_stored_of(&self, ended: &[Subscription], now: Now) -> Vec<Entry> {
+        let of = |id| ended.iter().find(|ended| ended.id == id && ended.group().is_some());
+        let from_seq = self.state.lock().remainder.as_ref().map(|remainder| remainder.first_seq());
+        let (Some(durability), Some(mut from_seq)) = (&self.durability, from_seq) else { return Vec::new() };
+        let mut entries = Vec::new();
+        while ended.iter().any(|ended| ended.group().is_some()) {
+            match durability.read(self.key, from_seq) {
+                Ok(page) => {
+                    let known = |message: &QueuedMessage| of(message.reference.subscription);
+                    let wanted = page
+                        .messages
+                        .into_iter()
+                        .filter(|message| message.reference.received.is_none() && known(message).is_some());
+                    entries.extend(wanted.filter_map(|message| {
+                        let subscription = of(message.reference.subscription);
+                        self.entry(message, subscription, 0, now)
+                    }));
+                    if page.is_last {
+                        break;
+                    }
+                    from_seq = page.next_seq;
+                }
+                Err(error) => {
+                    error!(client = %self.name, %error, "messages of a group cannot be read, and stay with a session that ends");
+                    break;
+                }
+            }
+        }
+        entries
     }
 }
 

@@ -54,6 +54,10 @@ impl Remainder {
         Self { from_seq, count, bytes, arriving: 0, load: Load::Idle }
     }
 
+    pub(super) const fn first_seq(&self) -> u64 {
+        self.from_seq
+    }
+
     pub(super) fn amount(&self) -> Amount {
         let number = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Amount { messages: number(self.count), bytes: number(self.bytes) }
