@@ -1,12 +1,12 @@
 //! How many acknowledged messages does the store take a second, how long does an acknowledgement wait, and how far is
 //! that from what fjall does with the same bytes? How long does a start take with a million queued messages?
 //!
-//! Publishers with 16 messages of 1 KiB in flight each, to one durable session each, which settles what is 1000
+//! Publishers with some messages of 1 KiB in flight each, to one durable session each, which settles what is 1000
 //! messages old. Run with `STORE_BENCH_DIRECTORY` on the disk in question; `QUEUED` changes the million.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
+#![expect(clippy::print_stdout, reason = "its output is a table")]
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,25 +25,20 @@ use tidegate_protocol::session::SubscriptionId;
 use tidegate_protocol::topic::{Topic, TopicLimits};
 
 const PAYLOAD_BYTES: usize = 1024;
-const IN_FLIGHT: u64 = 16;
 const SETTLED_AFTER: u64 = 1000;
 const RUN: Duration = Duration::from_secs(5);
 
 fn main() {
     let directory = std::env::var_os("STORE_BENCH_DIRECTORY").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = tempfile::tempdir_in(directory).unwrap();
-    for publishers in [1, 10, 100] {
-        acknowledged(&folder.path().join(publishers.to_string()), publishers);
+    for (publishers, in_flight) in [(1, 1), (1, 16), (10, 16), (100, 4), (100, 16)] {
+        acknowledged(&folder.path().join(format!("{publishers}-{in_flight}")), publishers, in_flight);
     }
     for batch in [16, 64, 256] {
         raw(&folder.path().join(format!("raw-{batch}")), batch);
     }
     let queued = std::env::var("QUEUED").map_or(1_000_000, |queued| queued.parse().unwrap());
     restart(&folder.path().join("restart"), queued);
-}
-
-fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
 }
 
 fn publication(payload: &Bytes) -> PublicationRecord {
@@ -93,7 +88,7 @@ fn payload() -> Bytes {
 }
 
 /// Publishers that wait for their tickets, through the writer.
-fn acknowledged(path: &Path, publishers: u64) {
+fn acknowledged(path: &Path, publishers: u64, in_flight: u64) {
     let store = Arc::new(DiskStore::open(path, DiskSettings::default()).unwrap());
     store.commit(&(0..publishers).map(session).collect::<Vec<_>>()).unwrap();
     let writer = Writer::start(store, Settings::default(), 0).unwrap();
@@ -103,7 +98,7 @@ fn acknowledged(path: &Path, publishers: u64) {
     let threads: Vec<_> = (0..2_u64.min(publishers))
         .map(|thread| {
             let (writer, is_over) = (writer.clone(), Arc::clone(&is_over));
-            std::thread::spawn(move || publish(&writer, (thread..publishers).step_by(2), &is_over))
+            std::thread::spawn(move || publish(&writer, (thread..publishers).step_by(2), in_flight, &is_over))
         })
         .collect();
     std::thread::sleep(RUN);
@@ -112,20 +107,29 @@ fn acknowledged(path: &Path, publishers: u64) {
     let seconds = begun.elapsed().as_secs_f64();
     writer.stop();
     waits.sort_unstable();
-    let at = |share: f64| waits.get((waits.len() as f64 * share) as usize).copied().unwrap_or_default();
     let gauges = writer.gauges();
-    say(&format!(
-        "{publishers:>4} publishers: {:>7.0} acknowledged/s, p50 {:>9.3?}, p99 {:>9.3?}, {:.1} a commit, busy {:.0} %",
+    println!(
+        "{publishers:>4} publishers, {in_flight:>2} in flight: {:>7.0} acknowledged/s, p50 {:>9.3?}, p99 {:>9.3?}, {:.1} a commit, busy {:.0} %",
         waits.len() as f64 / seconds,
-        at(0.5),
-        at(0.99),
+        percentile(&waits, 50),
+        percentile(&waits, 99),
         gauges.submissions as f64 / gauges.commits as f64,
         gauges.busy.as_secs_f64() / seconds * 100.0
-    ));
+    );
+}
+
+/// Of sorted times, the one that so many of 100 do not exceed.
+fn percentile(waits: &[Duration], percent: usize) -> Duration {
+    waits.get(waits.len() * percent / 100).copied().unwrap_or_default()
 }
 
 /// Sends for these publishers until it is over; how long each acknowledgement took.
-fn publish(writer: &Writer, publishers: impl Iterator<Item = u64>, is_over: &AtomicBool) -> Vec<Duration> {
+fn publish(
+    writer: &Writer,
+    publishers: impl Iterator<Item = u64>,
+    in_flight: u64,
+    is_over: &AtomicBool,
+) -> Vec<Duration> {
     let payload = payload();
     let (sender, receiver) = channel();
     let mut sequences: std::collections::HashMap<u64, u64> =
@@ -142,13 +146,13 @@ fn publish(writer: &Writer, publishers: impl Iterator<Item = u64>, is_over: &Ato
         writer.when_done(ticket, Arc::new(move || sender.send((publisher, begun)).unwrap()));
     };
     for (publisher, seq) in &mut sequences {
-        for _ in 0..IN_FLIGHT {
+        for _ in 0..in_flight {
             send(*publisher, *seq, &sender);
             *seq += 1;
         }
     }
     let mut waits = Vec::new();
-    let mut open = sequences.len() as u64 * IN_FLIGHT;
+    let mut open = sequences.len() as u64 * in_flight;
     while open > 0 {
         let (publisher, begun) = receiver.recv().unwrap();
         waits.push(begun.elapsed());
@@ -171,8 +175,9 @@ fn raw(path: &Path, batch: u64) {
         (database.keyspace("b", options).unwrap(), database.keyspace("q", options).unwrap());
     let (body, reference) = (publication(&payload()).encode(), reference(BodyId(1 << 40)).encode());
     let key = |number: u64| [number.to_be_bytes(), number.to_be_bytes()].concat();
-    let (begun, mut number) = (Instant::now(), 0_u64);
+    let (begun, mut number, mut waits) = (Instant::now(), 0_u64, Vec::new());
     while begun.elapsed() < RUN {
+        let batch_begun = Instant::now();
         let mut writes = database.batch().durability(Some(PersistMode::SyncData));
         for _ in 0..batch {
             writes.insert(&bodies, number.to_be_bytes(), body.as_slice());
@@ -184,9 +189,16 @@ fn raw(path: &Path, batch: u64) {
             number += 1;
         }
         writes.commit().unwrap();
+        waits.push(batch_begun.elapsed());
     }
     let seconds = begun.elapsed().as_secs_f64();
-    say(&format!("fjall itself, {batch:>3} a batch: {:>7.0} messages/s", number as f64 / seconds));
+    waits.sort_unstable();
+    println!(
+        "fjall itself, {batch:>3} a batch: {:>7.0} messages/s, p50 {:>9.3?}, p99 {:>9.3?}",
+        number as f64 / seconds,
+        percentile(&waits, 50),
+        percentile(&waits, 99)
+    );
 }
 
 /// A start with this many messages waiting.
@@ -212,17 +224,17 @@ fn restart(path: &Path, queued: u64) {
     let opened = begun.elapsed();
     let recovery = store.recover(&mut |_| (), &mut |_| ()).unwrap();
     let bytes = resident_bytes().saturating_sub(before);
-    say(&format!(
+    println!(
         "start with {} queued: {:.2?}, of which opening {opened:.2?}; {bytes} bytes more in memory",
         recovery.messages,
         begun.elapsed()
-    ));
+    );
     let (begun, mut count) = (Instant::now(), 0);
     let limits = tidegate::store::PageLimits { count_max: 100, bytes_max: usize::MAX };
     for key in 0..SESSIONS {
         count += store.load_queue(SessionKey(key), 0, limits).unwrap().messages.len();
     }
-    say(&format!("pages of 100: {:.2?} for {count} messages", begun.elapsed()));
+    println!("pages of 100: {:.2?} for {count} messages", begun.elapsed());
 }
 
 fn resident_bytes() -> u64 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -163,6 +163,8 @@ pub(crate) struct Faulty<S> {
     pub(crate) store: S,
     failures: AtomicUsize,
     commits: AtomicUsize,
+    /// The next commit is a fault of the program.
+    pub(crate) panics: AtomicBool,
     /// Whoever holds it holds the commits up.
     pub(crate) gate: Mutex<()>,
 }
@@ -173,6 +175,7 @@ impl<S: Store> Faulty<S> {
             store,
             failures: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
+            panics: AtomicBool::new(false),
             gate: Mutex::default(),
         })
     }
@@ -189,7 +192,8 @@ impl<S: Store> Faulty<S> {
 
 impl<S: Store> Store for Faulty<S> {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let _passed = self.gate.lock().unwrap();
+        drop(self.gate.lock().unwrap());
+        assert!(!self.panics.load(Ordering::SeqCst), "as it was told");
         self.commits.fetch_add(1, Ordering::SeqCst);
         let fails =
             self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));

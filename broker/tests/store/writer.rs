@@ -1,6 +1,7 @@
 //! What a writer makes of submissions: order, tickets, refusals, and a store that fails for a while.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -211,6 +212,23 @@ fn many_threads_get_their_own_answers_in_their_own_order() {
     writer.stop();
     assert_eq!(u64::try_from(payloads(&store).len()), Ok(THREADS * EACH));
     assert_eq!(writer.gauges().submissions, THREADS * EACH);
+}
+
+#[test]
+fn a_fault_that_ends_the_thread_leaves_nobody_waiting() {
+    let (store, writer) = start(Settings::default());
+    let first = publish(&writer, 1).unwrap();
+    assert_eq!(wait(&writer, first), Ok(()));
+    let gate = store.gate.lock().unwrap();
+    store.panics.store(true, Ordering::SeqCst);
+    let ticket = publish(&writer, 2).unwrap();
+    let woken = done(&writer, ticket);
+    drop(gate);
+    woken.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(writer.outcome(ticket), Some(Err(StoreError::Closed)));
+    assert_eq!(writer.outcome(first), Some(Ok(())));
+    assert_eq!(publish(&writer, 3), Err(StoreError::Closed));
+    writer.stop();
 }
 
 #[test]

@@ -15,6 +15,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -39,6 +40,12 @@ pub(super) fn repair(folder: &Path, torn: &Path) -> io::Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+/// What journals take: a new one is allocated when it is written to.
+pub(super) fn disk_bytes(folder: &Path) -> io::Result<u64> {
+    let sizes = journals(folder)?.into_iter().map(|path| Ok(fs::metadata(path)?.blocks() * 512));
+    sizes.sum()
 }
 
 /// The journals, oldest first.

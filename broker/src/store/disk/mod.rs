@@ -138,12 +138,13 @@ impl Store for DiskStore {
     }
 
     fn maintain(&self) -> Result<bool, StoreError> {
-        self.upkeep.compact_if_worthwhile(&self.inner);
-        self.inner.remove_doomed()
+        let is_compacting = self.upkeep.compact_if_worthwhile(&self.inner);
+        Ok(self.inner.remove_doomed()? || is_compacting)
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.inner.tables.read().as_ref().map_or(0, Tables::disk_bytes)
+        let tables_bytes = self.inner.tables.read().as_ref().map_or(0, Tables::disk_bytes);
+        tables_bytes + journal::disk_bytes(&self.inner.directory.database()).unwrap_or(0)
     }
 
     fn stats(&self) -> Result<StatsReport, StoreError> {

@@ -109,8 +109,9 @@ impl Tables {
         Ok(())
     }
 
+    /// Without journals.
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or(0)
+        self.keyspaces.iter().map(Keyspace::disk_space).sum()
     }
 }
 

@@ -10,7 +10,7 @@ use super::keys::{self, Space};
 use super::recovery::last_commit;
 use super::state::StoredReference;
 use super::tables::{Put, Tables};
-use super::{DiskSettings, DiskStore, Inner};
+use super::{DiskSettings, DiskStore, Inner, journal};
 use crate::store::record::Record;
 use crate::store::report::QueueSize;
 use crate::store::{
@@ -51,7 +51,7 @@ impl Inner {
                 bytes: queue.bytes,
             });
         }
-        stats.disk = disk(&tables);
+        stats.disk = disk(&tables, &self.directory.database());
         Ok(stats)
     }
 
@@ -110,13 +110,11 @@ impl Inner {
     }
 }
 
-fn disk(tables: &Tables) -> Vec<(String, u64)> {
+fn disk(tables: &Tables, database: &Path) -> Vec<(String, u64)> {
     let parts =
         Space::ALL.iter().map(|space| (space.name().to_owned(), tables.keyspace(*space).disk_space()));
-    let mut disk: Vec<_> = parts.collect();
-    let tables_bytes: u64 = disk.iter().map(|(_, bytes)| *bytes).sum();
-    disk.push(("journal".to_owned(), tables.disk_bytes().saturating_sub(tables_bytes)));
-    disk
+    let journal = ("journal".to_owned(), journal::disk_bytes(database).unwrap_or(0));
+    parts.chain([journal]).collect()
 }
 
 /// Reads everything, and holds it against what it belongs to.

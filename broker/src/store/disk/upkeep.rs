@@ -19,7 +19,7 @@ use crate::store::StoreError;
 pub(super) struct Upkeep {
     is_running: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// By part: bytes on the disk after the last time, so that what cannot be won is not tried again and again.
+    /// By part: what was dead after the last time, so that what cannot be won is not tried again and again.
     left_bytes: Arc<[AtomicU64; 2]>,
 }
 
@@ -27,20 +27,23 @@ pub(super) struct Upkeep {
 const SPACES: [Space; 2] = [Space::Queue, Space::Bodies];
 
 impl Upkeep {
-    /// Starts a thread if there is space to win and none runs.
-    pub(super) fn compact_if_worthwhile(&self, inner: &Arc<Inner>) {
+    /// Starts a thread if there is space to win and none runs. Whether one runs.
+    pub(super) fn compact_if_worthwhile(&self, inner: &Arc<Inner>) -> bool {
         if self.is_running.load(Ordering::Acquire) {
-            return;
+            return true;
         }
         for (space, left_bytes) in SPACES.into_iter().zip(self.left_bytes.iter()) {
-            let Ok(tables) = inner.tables() else { return };
+            let Ok(tables) = inner.tables() else { return false };
             let used = tables.keyspace(space).disk_space();
-            let left = left_bytes.load(Ordering::Relaxed);
-            let is_worthwhile = used > 2 * live_bytes(inner, space) + DEAD_BYTES && used > left + left / 2;
-            if is_worthwhile {
-                return self.start(inner, space);
+            let enough_bytes = DEAD_BYTES + left_bytes.load(Ordering::Relaxed);
+            // The first says no at once for most stores.
+            if used > enough_bytes && used > enough_bytes + 2 * live_bytes(inner, space) {
+                drop(tables);
+                self.start(inner, space);
+                return true;
             }
         }
+        false
     }
 
     fn start(&self, inner: &Arc<Inner>, space: Space) {
@@ -73,7 +76,7 @@ impl Drop for Upkeep {
     }
 }
 
-/// Bytes left on the disk.
+/// What is dead nevertheless, in bytes.
 fn compact(inner: &Inner, space: Space) -> Result<u64, StoreError> {
     let tables = inner.tables()?;
     let keyspace = tables.keyspace(space);
@@ -85,7 +88,7 @@ fn compact(inner: &Inner, space: Space) -> Result<u64, StoreError> {
         std::thread::sleep(Duration::from_millis(10));
     }
     keyspace.major_compact()?;
-    Ok(keyspace.disk_space())
+    Ok(keyspace.disk_space().saturating_sub(live_bytes(inner, space)))
 }
 
 /// What the part would take with nothing dead in it, about.

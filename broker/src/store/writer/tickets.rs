@@ -88,6 +88,13 @@ impl Tickets {
         self.failed.store(last, Ordering::Relaxed);
     }
 
+    /// What is not done by now never will be.
+    pub(super) fn close(&self, last: u64) {
+        let done = self.done.load(Ordering::Acquire);
+        self.fail((done + 1, last), &StoreError::Closed);
+        self.done(last.max(done));
+    }
+
     pub(super) fn done(&self, last: u64) {
         let mut waiters = self.waiters.lock();
         self.done.store(last, Ordering::Release);
