@@ -29,8 +29,9 @@ lint: ## Format and clippy
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-suite: ## The tests of the workspace
+suite: ## The tests of the workspace, those over sockets with stores again
 	cargo test --workspace
+	TIDEGATE_TEST_STORE=1 cargo test -p tidegate --test behaviour --test cross_protocol --test mqtt_statements --test sessions --test takeover
 
 doc: ## The documentation, without warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace

@@ -2,7 +2,7 @@
 //! Ends the process it started and no other.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,44 +40,70 @@ pub enum Queues {
     Default,
 }
 
+/// Whether Tidegate remembers anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Everything is in memory, as the peer is told to.
+    Memory,
+    /// In the broker's folder, with the defaults.
+    Disk,
+}
+
 /// A running broker; dropped, it is killed and waited for.
 #[derive(Debug)]
 pub struct Broker {
     process: Child,
     address: SocketAddr,
+    /// Of the operator's page; the peer has none.
+    admin: SocketAddr,
     folder: TempDir,
 }
 
 impl Broker {
-    /// Starts it and waits until its port accepts.
+    /// Starts it in memory and waits until its port accepts.
     pub fn start(program: Program, tidegate: &Path, queues: Queues) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let port = free_port()?;
-        let config = folder.path().join("broker.conf");
-        let log = fs::File::create(folder.path().join("log"))?;
-        let mut command = match program {
-            Program::Tidegate => {
-                fs::write(&config, tidegate_config(port, free_port()?))?;
-                let mut command = Command::new(tidegate);
-                command.arg("serve").arg("--config").arg(&config);
-                command
-            }
+        let (port, other) = (free_port()?, free_port()?);
+        let command = match program {
+            Program::Tidegate => tidegate_command(tidegate, folder.path(), (port, other), Storage::Memory)?,
             Program::Mosquitto => {
-                fs::write(&config, mosquitto_config(port, free_port()?, queues))?;
+                let config = folder.path().join("broker.conf");
+                fs::write(&config, mosquitto_config(port, other, queues))?;
                 let mut command = Command::new(mosquitto_path());
                 command.arg("-c").arg(&config);
                 command
             }
         };
-        let process = command
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| io::Error::other(format!("cannot start {}: {error}", program.name())))?;
-        let mut broker = Self { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), folder };
-        broker.wait_until_it_accepts(program)?;
+        Self::spawn(command, folder, (port, other))
+    }
+
+    /// Starts Tidegate, with a folder of its own in this directory.
+    pub fn start_in(directory: &Path, tidegate: &Path, storage: Storage) -> io::Result<Self> {
+        let folder = tempfile::tempdir_in(directory)?;
+        let ports = (free_port()?, free_port()?);
+        let command = tidegate_command(tidegate, folder.path(), ports, storage)?;
+        Self::spawn(command, folder, ports)
+    }
+
+    /// Kills it and starts Tidegate again with what is in its folder, on another port. Answers with the time until it
+    /// accepted.
+    pub fn crash_and_restart(&mut self, tidegate: &Path) -> io::Result<Duration> {
+        self.process.kill()?;
+        let _killed = self.process.wait()?;
+        let ports = (free_port()?, free_port()?);
+        let command = tidegate_command(tidegate, self.folder.path(), ports, Storage::Disk)?;
+        let start = Instant::now();
+        self.process = spawn(command, self.folder.path())?;
+        (self.address, self.admin) = addresses(ports);
+        self.wait_until_it_accepts(RESTART_TIME_MAX)?;
+        Ok(start.elapsed())
+    }
+
+    fn spawn(command: Command, folder: TempDir, ports: (u16, u16)) -> io::Result<Self> {
+        let process = spawn(command, folder.path())?;
+        let (address, admin) = addresses(ports);
+        let mut broker = Self { process, address, admin, folder };
+        broker.wait_until_it_accepts(START_TIME_MAX)?;
         Ok(broker)
     }
 
@@ -112,15 +138,26 @@ impl Broker {
         kib_of(&fs::read_to_string(format!("/proc/{}/status", self.process.id()))?, &["VmHWM:"])
     }
 
-    fn wait_until_it_accepts(&mut self, program: Program) -> io::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+    /// A number on Tidegate's page for Prometheus.
+    pub fn metric(&self, name: &str) -> io::Result<f64> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        page.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+            .ok_or_else(|| io::Error::other(format!("no {name} on the page of metrics")))
+    }
+
+    fn wait_until_it_accepts(&mut self, time_max: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + time_max;
         while TcpStream::connect(self.address).is_err() {
             if let Some(status) = self.process.try_wait()? {
                 let log = fs::read_to_string(self.folder.path().join("log"))?;
-                return Err(io::Error::other(format!("{} ended with {status}:\n{log}", program.name())));
+                return Err(io::Error::other(format!("it ended with {status}:\n{log}")));
             }
             if Instant::now() > deadline {
-                return Err(io::Error::other(format!("{} accepts nothing after 10 s", program.name())));
+                return Err(io::Error::other(format!("it accepts nothing after {time_max:?}")));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -133,6 +170,22 @@ impl Drop for Broker {
         let _ended_already = self.process.kill();
         let _status = self.process.wait();
     }
+}
+
+fn spawn(mut command: Command, folder: &Path) -> io::Result<Child> {
+    let log = fs::File::create(folder.join("log"))?;
+    command
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .map_err(|error| io::Error::other(format!("cannot start {command:?}: {error}")))
+}
+
+fn addresses((port, admin_port): (u16, u16)) -> (SocketAddr, SocketAddr) {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    (local(port), local(admin_port))
 }
 
 /// The first line of /proc that begins with one of `names`, in bytes.
@@ -166,6 +219,10 @@ pub fn raise_open_files() -> u64 {
     }
 }
 
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+/// It reads a million messages.
+const RESTART_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// Whether the peer is installed.
 #[must_use]
 pub fn has_mosquitto() -> bool {
@@ -181,11 +238,27 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn tidegate_config(port: u16, admin_port: u16) -> String {
-    // In memory, as the peer is told to be.
-    format!(
-        "[[listener]]\nbind = \"127.0.0.1:{port}\"\n\n[admin]\nbind = \"127.0.0.1:{admin_port}\"\n\n[store]\npath = \"\"\n"
-    )
+fn tidegate_command(
+    tidegate: &Path,
+    folder: &Path,
+    (port, admin_port): (u16, u16),
+    storage: Storage,
+) -> io::Result<Command> {
+    let store = match storage {
+        Storage::Memory => "path = \"\"\n",
+        Storage::Disk => "path = \"store\"\n",
+    };
+    let config = folder.join("broker.conf");
+    fs::write(
+        &config,
+        format!(
+            "[[listener]]\nbind = \"127.0.0.1:{port}\"\n\n[admin]\nbind = \"127.0.0.1:{admin_port}\"\n\n\
+             [store]\n{store}"
+        ),
+    )?;
+    let mut command = Command::new(tidegate);
+    command.arg("serve").arg("--config").arg(&config);
+    Ok(command)
 }
 
 /// Debian's 2.0.11 refuses to start with a websockets listener alone, hence the second port, which nobody uses.

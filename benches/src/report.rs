@@ -6,7 +6,9 @@ use serde_json::json;
 use tidegate_protocol::publication::QoS;
 
 use crate::acknowledged::{FIXED, SATURATION, acked_name, fairness_name};
+use crate::child::Storage;
 use crate::drive::Window;
+use crate::durable::{fanout_name, group_commit_name, restart_name};
 use crate::stored::{retained_name, sessions_name};
 
 /// One measurement of one subject.
@@ -205,6 +207,7 @@ pub fn goals(medians: &[Row]) -> Vec<Goal> {
     let cpu = ratio(wildcards, "tidegate/mqtt", "cpu_seconds_per_million");
     goal(format!("{wildcards}: CPU ÷ mosquitto's"), cpu, Bound::AtMost(1.0 / 3.0));
     goals.extend(mqtt_goals(medians));
+    goals.extend(stored_goals(medians));
     goals
 }
 
@@ -237,6 +240,37 @@ fn mqtt_goals(medians: &[Row]) -> Vec<Goal> {
     }
     let kept = find(&sessions, "sessions_kept");
     goals.push((format!("{sessions}: share that was kept"), kept, Bound::AtLeast(1.0)));
+    let measured = goals.into_iter().filter(|(_, value, _)| value.is_some());
+    measured.map(|(text, value, bound)| Goal { text, value, bound }).collect()
+}
+
+/// What the store promises.
+fn stored_goals(medians: &[Row]) -> Vec<Goal> {
+    let find = |scenario: &str, subject: &str, name: &str| {
+        medians.iter().find(|row| row.scenario == scenario && row.subject == subject)?.figure(name)
+    };
+    let ours = "tidegate/mqtt";
+    let mut goals = Vec::new();
+    let commit = group_commit_name(100);
+    let rate = find(&commit, ours, "acked_per_second");
+    goals.push((format!("{commit}: acknowledged a second"), rate, Bound::AtLeast(20_000.0)));
+    let p99 = find(&commit, ours, "ack_p99_us");
+    goals.push((format!("{commit}: p99 of acknowledgements, µs"), p99, Bound::AtMost(30_000.0)));
+    for (name, bound) in
+        [("deliveries_per_second", Bound::AtLeast(0.97)), ("cpu_seconds_per_million", Bound::AtMost(1.03))]
+    {
+        let of = |storage| find(&fanout_name(1000, storage), ours, name);
+        let ratio = of(Storage::Disk).zip(of(Storage::Memory)).map(|(on, off)| on / off);
+        goals.push((format!("QoS 0 beside a store: {name}, on ÷ off"), ratio, bound));
+    }
+    let restart = restart_name(10_000, 100);
+    for (name, bound) in [
+        ("seconds_to_accept", Bound::AtMost(10.0)),
+        ("rss_bytes_per_queued", Bound::AtMost(100.0)),
+        ("complete", Bound::AtLeast(1.0)),
+    ] {
+        goals.push((format!("{restart}: {name}"), find(&restart, ours, name), bound));
+    }
     let measured = goals.into_iter().filter(|(_, value, _)| value.is_some());
     measured.map(|(text, value, bound)| Goal { text, value, bound }).collect()
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::QoS;
 
-use crate::child::{Broker, Program, Queues};
+use crate::child::{Broker, Program, Queues, Storage};
 use crate::drive::{Group, Pace, Publisher, Window, drive, greet};
 use crate::report::Row;
 use crate::swarm::{Swarm, publisher, subscriber};
@@ -23,6 +23,8 @@ pub struct Setting {
     pub measured: Duration,
     /// Connections of the idle scenario.
     pub idle_connections: usize,
+    /// On the disk that stores are measured on.
+    pub directory: PathBuf,
 }
 
 /// Who is measured: a broker through one of its protocols.
@@ -74,6 +76,10 @@ impl Payload {
         Self { bytes: text.into_bytes(), stamp_at: 7 }
     }
 
+    fn stamp(&self) -> StampFromEnd {
+        StampFromEnd(self.bytes.len() - self.stamp_at)
+    }
+
     pub(crate) fn publish(&self, protocol: Protocol, topic: &str, qos: QoS) -> Publish {
         Publish::new(protocol, topic, &self.bytes, self.stamp_at, qos)
     }
@@ -99,7 +105,17 @@ impl Rig {
         queues: Queues,
     ) -> io::Result<Self> {
         let broker = Broker::start(subject.program, &setting.tidegate, queues)?;
-        let swarm = Swarm::new(broker.address(), StampFromEnd(payload.bytes.len() - payload.stamp_at))?;
+        Self::with_broker(broker, subject, payload)
+    }
+
+    /// Tidegate with MQTT, in a folder on the disk that is measured.
+    pub(crate) fn stored(setting: &Setting, payload: &Payload, storage: Storage) -> io::Result<Self> {
+        let broker = Broker::start_in(&setting.directory, &setting.tidegate, storage)?;
+        Self::with_broker(broker, Subject { program: Program::Tidegate, protocol: Protocol::Mqtt }, payload)
+    }
+
+    fn with_broker(broker: Broker, subject: Subject, payload: &Payload) -> io::Result<Self> {
+        let swarm = Swarm::new(broker.address(), payload.stamp())?;
         let rss_before = broker.rss_bytes()?;
         Ok(Self {
             broker,
@@ -121,11 +137,25 @@ impl Rig {
         deflate: bool,
     ) -> io::Result<Self> {
         let mut rig = Self::new(setting, subject, payload, queues)?;
-        let subscribers = rig.subscribers(n, |_| vec!["load/all".to_owned()], deflate)?;
-        let publisher = rig.publisher("load/all", 1)?;
-        rig.groups = vec![Group::new(vec![publisher], subscribers)];
-        greet(&mut rig.swarm, &mut rig.groups)?;
+        rig.join_fanout(n, deflate)?;
         Ok(rig)
+    }
+
+    /// One publisher and so many subscribers of one topic.
+    pub(crate) fn join_fanout(&mut self, n: usize, deflate: bool) -> io::Result<()> {
+        let subscribers = self.subscribers(n, |_| vec!["load/all".to_owned()], deflate)?;
+        let publisher = self.publisher("load/all", 1)?;
+        self.groups = vec![Group::new(vec![publisher], subscribers)];
+        greet(&mut self.swarm, &mut self.groups)
+    }
+
+    /// Kills the broker and starts it again: without connections, and with what it had stored. Answers with the time
+    /// until it accepted.
+    pub(crate) fn crash_and_restart(&mut self, setting: &Setting) -> io::Result<Duration> {
+        let time = self.broker.crash_and_restart(&setting.tidegate)?;
+        self.swarm = Swarm::new(self.broker.address(), self.payload.stamp())?;
+        self.groups.clear();
+        Ok(time)
     }
 
     pub(crate) fn subscribers(

@@ -398,8 +398,9 @@ fn a_port_in_use_is_an_error_that_names_it() {
     for (listener, admin, part) in
         [(&*address, "127.0.0.1:0", "listener \"web\""), ("127.0.0.1:0", &*address, "admin listener")]
     {
-        let text =
-            format!("[[listener]]\nname = \"web\"\nbind = \"{listener}\"\n[admin]\nbind = \"{admin}\"\n");
+        let text = format!(
+            "[[listener]]\nname = \"web\"\nbind = \"{listener}\"\n[admin]\nbind = \"{admin}\"\n[store]\npath = \"\"\n"
+        );
         let path = file(&directory, &text);
         let (out, err) = check_run(program(directory.path(), &["--config", path.to_str().unwrap()]), 1);
         check_has(&err, &[part, &address, "in use"]);

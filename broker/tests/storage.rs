@@ -10,9 +10,9 @@ use support::socket::Ask;
 use support::{Broker, within};
 use tempfile::TempDir;
 use tidegate::assembly::{Running, StartError};
-use tidegate::config::Config;
+use tidegate::config::{ByteSize, Config};
 use tidegate::store::StoreError;
-use tidegate_protocol::mqtt::packet::{Connect, Packet, Version};
+use tidegate_protocol::mqtt::packet::{Ack, Connect, Packet, Publish, ReasonCode, Version};
 use tidegate_protocol::publication::QoS;
 
 fn settings(directory: &Path, more: &str) -> String {
@@ -51,6 +51,81 @@ async fn a_session_is_there_after_a_restart_with_any_sync() {
         drop((client, publisher));
         broker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart_in_order() {
+    let directory = TempDir::new().unwrap();
+    let settings = settings(directory.path(), "");
+    let broker = Broker::start(&settings).await;
+    let (mut client, _) = arrive(&broker, "c").await;
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    drop(client);
+    broker.metric_becomes("tidegate_sessions_away", |count| count == 1).await;
+    let mut publisher = Mqtt::connected(&broker, Version::V5).await;
+    for packet_id in 1..=300 {
+        let publish = Publish { retain: true, ..mqtt::publish_acked("t", packet_id.to_string(), packet_id) };
+        publisher.publish(publish).await;
+        assert!(matches!(publisher.packet().await, Packet::PubAck(ack) if ack.packet_id == packet_id));
+    }
+    drop(publisher);
+    broker.stop().await;
+
+    let broker = Broker::start(&settings).await;
+    let (mut client, is_present) = arrive(&broker, "c").await;
+    assert!(is_present);
+    for number in 1..=300 {
+        let Packet::Publish(publish) = client.packet().await else { panic!("PUBLISH {number} was expected") };
+        assert_eq!(publish.payload, number.to_string());
+        let ack = Ack::new(publish.packet_id, ReasonCode::SUCCESS);
+        client.send(Packet::PubAck(ack)).await;
+    }
+    let mut reader = Mqtt::connected(&broker, Version::V5).await;
+    reader.subscribe("t", QoS::AtMostOnce).await;
+    assert!(matches!(reader.packet().await, Packet::Publish(last) if last.payload == "300"));
+    drop((client, reader));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_dropped_in_the_middle_forgets_nothing() {
+    let directory = TempDir::new().unwrap();
+    let settings = settings(directory.path(), "");
+    let broker = Broker::start(&settings).await;
+    let (mut client, _) = arrive(&broker, "c").await;
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    let mut publisher = Mqtt::connected(&broker, Version::V5).await;
+    publisher.publish(mqtt::publish_acked("t", "x", 1)).await;
+    assert!(matches!(publisher.packet().await, Packet::PubAck(_)));
+    assert!(matches!(client.packet().await, Packet::Publish(first) if !first.dup));
+    // As at a second signal. What was sent and not acknowledged goes with the connections.
+    drop(broker);
+    drop((client, publisher));
+
+    let broker = Broker::start(&settings).await;
+    let (mut client, is_present) = arrive(&broker, "c").await;
+    assert!(is_present);
+    assert!(matches!(client.packet().await, Packet::Publish(again) if again.dup && again.payload == "x"));
+    drop(client);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_at_its_limit_takes_no_new_session_and_says_so() {
+    let directory = TempDir::new().unwrap();
+    // Less than a file allows: nothing has room.
+    let shrink = |config: &mut Config| config.store.max_bytes = Some(ByteSize(1));
+    let broker = Broker::start_with(&settings(directory.path(), ""), shrink).await;
+    drop(arrive(&broker, "first").await);
+    broker.metric_becomes("tidegate_store_full", |full| full == 1).await;
+    let mut second = Mqtt::open(&broker, Version::V3_1_1, Ask::default()).await;
+    second.send(Packet::Connect(Box::new(lasting("second")))).await;
+    let Packet::ConnAck(ack) = second.packet().await else { panic!("CONNACK was expected") };
+    assert_ne!(ack.reason, ReasonCode::SUCCESS);
+    assert!(arrive(&broker, "first").await.1, "who was there gets in");
+    drop(Mqtt::connected(&broker, Version::V5).await);
+    drop(second);
+    broker.stop().await;
 }
 
 #[tokio::test]

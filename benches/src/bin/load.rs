@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use tidegate_benches::acknowledged::{acked, fairness};
 use tidegate_benches::child::{Program, has_mosquitto, raise_open_files};
+use tidegate_benches::durable::{fanout_beside_a_store, group_commit, restart};
 use tidegate_benches::report::{Row, goal_lines, goals, medians, table};
 use tidegate_benches::rig::{Setting, Subject};
 use tidegate_benches::scenario::{deflate, fanin, fanout, idle, pairs, stalled, wildcards};
@@ -21,7 +22,7 @@ use tidegate_protocol::publication::QoS;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// What to measure; `all` is the list "Figures to reach", `mqtt` is QoS 1, retained and sessions, `everything`
-    /// is both with fan-in and pairs.
+    /// is both with fan-in, pairs and stored.
     #[arg(default_value = "all")]
     scenarios: Vec<Scenario>,
     /// Which brokers, in the same run.
@@ -45,9 +46,15 @@ struct Arguments {
     /// Bytes of payload of `fanout`, `fanin` and `pairs`.
     #[arg(long, value_delimiter = ',', default_value = "64")]
     size: Vec<usize>,
-    /// Connections of `idle` and `sessions`.
+    /// Connections of `idle`, sessions of `sessions` and `stored`.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
+    /// Where the brokers of `stored` have their stores: on the disk in question, not in memory.
+    #[arg(long, default_value = "target")]
+    directory: PathBuf,
+    /// Messages that wait for each session of `stored` when the broker starts again.
+    #[arg(long, default_value_t = 100)]
+    queued: usize,
     /// Topics of `retained`.
     #[arg(long, default_value_t = 100_000)]
     topics: usize,
@@ -69,6 +76,7 @@ enum Scenario {
     Fairness,
     Retained,
     Sessions,
+    Stored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         warm_up: Duration::from_millis(500),
         measured: Duration::from_secs_f64(arguments.seconds),
         idle_connections: arguments.connections,
+        directory: arguments.directory.canonicalize().unwrap_or_else(|_| std::env::temp_dir()),
     };
     let mut rows = Vec::new();
     let mut failed = 0;
@@ -218,6 +227,14 @@ fn plan_mqtt<'a>(arguments: &Arguments, setting: &'a Setting, run: usize, subjec
     }
     if run == 0 && wants(Scenario::Sessions) {
         add("sessions", Box::new(move || sessions(setting, subject)));
+    }
+    if subject.program == Program::Tidegate && arguments.names(&[Scenario::Stored, Scenario::Everything]) {
+        add("group commit", Box::new(move || group_commit(setting, 100)));
+        add("fanout beside a store", Box::new(move || fanout_beside_a_store(setting, 1000)));
+        if run == 0 {
+            let queued = arguments.queued;
+            add("restart", Box::new(move || restart(setting, queued)));
+        }
     }
     plan
 }

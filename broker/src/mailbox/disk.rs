@@ -106,7 +106,7 @@ impl Mailbox {
         let seq = state.next_seq;
         state.next_seq += 1;
         if is_stored {
-            state.remainder.get_or_insert_with(|| Box::new(Remainder::new(seq))).enter(size_bytes);
+            state.remainder.get_or_insert_with(|| Box::new(Remainder::new(seq))).enter(seq, size_bytes);
             self.note(&state);
             return Ok((seq, Place::Disk));
         }
@@ -119,8 +119,8 @@ impl Mailbox {
         let mut state = self.state.lock();
         if place == Place::Disk {
             keep(&entry);
-            if let Some(remainder) = &mut state.remainder {
-                remainder.arrived();
+            if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
+                remainder.arrived(stored.seq());
             }
             self.note(&state);
             let Some(outbox) = state.outbox.clone() else { return Brought::away(Pushed::Stored) };
@@ -144,8 +144,8 @@ impl Mailbox {
                 self.evict(&mut state);
             }
             Place::Disk => {
-                if let Some(remainder) = &mut state.remainder {
-                    remainder.give_up(entry.size_bytes);
+                if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
+                    remainder.give_up(stored.seq(), entry.size_bytes);
                 }
                 self.note(&state);
             }
@@ -246,7 +246,8 @@ impl Mailbox {
                 if let Some(wanted) = remainder.answer() {
                     let mut taken = Amount::default();
                     for message in std::mem::take(&mut page.messages) {
-                        if message.seq >= wanted.from_seq && message.reference.received.is_none() {
+                        let is_wanted = (wanted.from_seq..wanted.until).contains(&message.seq);
+                        if is_wanted && message.reference.received.is_none() {
                             taken =
                                 taken + Amount { messages: 1, bytes: message.reference.size_bytes as usize };
                             self.take_message(state, message, now);

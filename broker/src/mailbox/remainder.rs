@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   Idle ──ask──▶ Asked ──page──▶ Idle … until the last page
-//!                   └── the last page, but a place is taken that the store has not heard of ──▶ Exhausted ──it has──▶ Idle
+//!     └── the next place is taken, and the store has not heard of it ──▶ Blocked ──it has──▶ Idle
 //! ```
 //!
-//! Every place of the session from `from_seq` on is here and nowhere else.
+//! Every place of the session from `from_seq` on is here and nowhere else. Places are taken in order, and the store hears
+//! of them in any: so a page counts only up to the first place that may still be missing in it.
+
+use std::collections::BTreeSet;
 
 use crate::outbox::room::Amount;
 use crate::store::Page;
@@ -18,20 +21,20 @@ pub(super) struct Remainder {
     count: u64,
     bytes: u64,
     /// Places that are taken, and the store has not heard of them yet.
-    arriving: usize,
+    arriving: BTreeSet<u64>,
     load: Load,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     Idle,
-    /// A page from this place on, when that one was the session's next.
+    /// A page from this place on. The store knows all places before `until`.
     Asked {
         from_seq: u64,
-        next_seq: u64,
+        until: u64,
     },
-    /// There was nothing more.
-    Exhausted,
+    /// The store has not heard of the next place.
+    Blocked,
 }
 
 /// What of a page that has come is wanted.
@@ -39,19 +42,19 @@ enum Load {
 pub(super) struct Wanted {
     /// Messages from this place on.
     pub(super) from_seq: u64,
-    /// The session's next place when the page was asked for.
-    asked_next_seq: u64,
+    /// And before this one.
+    pub(super) until: u64,
 }
 
 impl Remainder {
     /// Nothing yet, and all from here on will be.
-    pub(super) const fn new(from_seq: u64) -> Self {
-        Self { from_seq, count: 0, bytes: 0, arriving: 0, load: Load::Idle }
+    pub(super) fn new(from_seq: u64) -> Self {
+        Self { from_seq, count: 0, bytes: 0, arriving: BTreeSet::new(), load: Load::Idle }
     }
 
     /// So much, found after a restart.
-    pub(super) const fn found(from_seq: u64, count: u64, bytes: u64) -> Self {
-        Self { from_seq, count, bytes, arriving: 0, load: Load::Idle }
+    pub(super) fn found(from_seq: u64, count: u64, bytes: u64) -> Self {
+        Self { from_seq, count, bytes, arriving: BTreeSet::new(), load: Load::Idle }
     }
 
     pub(super) const fn first_seq(&self) -> u64 {
@@ -64,23 +67,23 @@ impl Remainder {
     }
 
     /// A place is taken for a message.
-    pub(super) fn enter(&mut self, size_bytes: u32) {
+    pub(super) fn enter(&mut self, seq: u64, size_bytes: u32) {
         self.count += 1;
         self.bytes += u64::from(size_bytes);
-        self.arriving += 1;
+        self.arriving.insert(seq);
     }
 
     /// The store has been told.
-    pub(super) fn arrived(&mut self) {
-        self.arriving = self.arriving.saturating_sub(1);
-        if self.load == Load::Exhausted {
+    pub(super) fn arrived(&mut self, seq: u64) {
+        self.arriving.remove(&seq);
+        if self.load == Load::Blocked {
             self.load = Load::Idle;
         }
     }
 
     /// The store did not take it.
-    pub(super) fn give_up(&mut self, size_bytes: u32) {
-        self.arrived();
+    pub(super) fn give_up(&mut self, seq: u64, size_bytes: u32) {
+        self.arrived(seq);
         self.count = self.count.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(u64::from(size_bytes));
     }
@@ -111,8 +114,13 @@ impl Remainder {
         if self.load != Load::Idle {
             return None;
         }
-        self.load = Load::Asked { from_seq: self.from_seq, next_seq };
-        Some(self.from_seq)
+        let (from_seq, until) = (self.from_seq, self.arriving.first().map_or(next_seq, |seq| *seq));
+        if until <= from_seq && until < next_seq {
+            self.load = Load::Blocked;
+            return None;
+        }
+        self.load = Load::Asked { from_seq, until };
+        Some(from_seq)
     }
 
     /// A page has come that nobody wants now.
@@ -123,8 +131,8 @@ impl Remainder {
     /// A page has come. `None`: it was asked for before other messages came to stand in front of it.
     pub(super) fn answer(&mut self) -> Option<Wanted> {
         match std::mem::replace(&mut self.load, Load::Idle) {
-            Load::Asked { from_seq, next_seq } if from_seq <= self.from_seq => {
-                Some(Wanted { from_seq: self.from_seq, asked_next_seq: next_seq })
+            Load::Asked { from_seq, until } if from_seq <= self.from_seq => {
+                Some(Wanted { from_seq: self.from_seq, until })
             }
             _ => None,
         }
@@ -132,17 +140,11 @@ impl Remainder {
 
     /// So much of the page has been taken. Gives whether nothing is left.
     pub(super) fn take(&mut self, wanted: Wanted, page: &Page, taken: Amount, next_seq: u64) -> bool {
-        self.from_seq = self.from_seq.max(page.next_seq);
+        let read_until = if page.is_last { wanted.until } else { page.next_seq.min(wanted.until) };
+        self.from_seq = self.from_seq.max(read_until);
         self.count = self.count.saturating_sub(taken.messages as u64);
         self.bytes = self.bytes.saturating_sub(taken.bytes as u64);
-        if !page.is_last {
-            return false;
-        }
-        if self.arriving > 0 {
-            self.load = Load::Exhausted;
-            return false;
-        }
-        wanted.asked_next_seq == next_seq
+        self.from_seq >= next_seq && self.arriving.is_empty()
     }
 }
 
@@ -161,9 +163,9 @@ mod tests {
     #[test]
     fn ends_with_the_last_page_when_nothing_is_on_its_way() {
         let mut remainder = Remainder::new(5);
-        for _ in 0..2 {
-            remainder.enter(10);
-            remainder.arrived();
+        for seq in [5, 6] {
+            remainder.enter(seq, 10);
+            remainder.arrived(seq);
         }
         assert_eq!((remainder.ask(7), remainder.ask(7)), (Some(5), None), "one page at a time");
         let wanted = remainder.answer().unwrap();
@@ -178,12 +180,9 @@ mod tests {
     #[test]
     fn waits_for_what_the_store_has_not_heard_of() {
         let mut remainder = Remainder::new(5);
-        remainder.enter(10);
-        assert_eq!(remainder.ask(6), Some(5));
-        let wanted = remainder.answer().unwrap();
-        assert!(!remainder.take(wanted, &page(5, true), Amount::default(), 6));
+        remainder.enter(5, 10);
         assert_eq!(remainder.ask(6), None, "it would ask for ever");
-        remainder.arrived();
+        remainder.arrived(5);
         assert_eq!(remainder.ask(6), Some(5));
     }
 
@@ -191,11 +190,45 @@ mod tests {
     fn does_not_end_while_later_messages_came_in() {
         let mut remainder = Remainder::new(5);
         assert_eq!(remainder.ask(5), Some(5));
-        remainder.enter(10);
-        remainder.arrived();
+        remainder.enter(5, 10);
+        remainder.arrived(5);
         let wanted = remainder.answer().unwrap();
         assert!(!remainder.take(wanted, &page(5, true), Amount::default(), 6));
         assert_eq!(remainder.ask(6), Some(5));
+    }
+
+    #[test]
+    fn a_place_that_the_store_hears_of_late_is_not_passed_over() {
+        let mut remainder = Remainder::new(5);
+        for seq in 5..8 {
+            remainder.enter(seq, 10);
+        }
+        remainder.arrived(5);
+        remainder.arrived(7);
+        assert_eq!(remainder.ask(8), Some(5));
+        let wanted = remainder.answer().unwrap();
+        assert_eq!((wanted.from_seq, wanted.until), (5, 6), "7 is in the page, and 6 is not");
+        assert!(!remainder.take(wanted, &page(8, true), one(), 8));
+        assert_eq!(remainder.ask(8), None);
+        remainder.arrived(6);
+        assert_eq!(remainder.ask(8), Some(6));
+        let wanted = remainder.answer().unwrap();
+        assert_eq!((wanted.from_seq, wanted.until), (6, 8));
+        assert!(remainder.take(wanted, &page(8, true), Amount { messages: 2, bytes: 20 }, 8));
+    }
+
+    #[test]
+    fn of_two_places_taken_while_a_page_is_read_the_first_may_be_missing_in_it() {
+        let mut remainder = Remainder::new(5);
+        assert_eq!(remainder.ask(5), Some(5));
+        remainder.enter(5, 10);
+        remainder.enter(6, 10);
+        remainder.arrived(6);
+        let wanted = remainder.answer().unwrap();
+        assert!(!remainder.take(wanted, &page(7, true), Amount::default(), 7));
+        assert_eq!(remainder.ask(7), None);
+        remainder.arrived(5);
+        assert_eq!(remainder.ask(7), Some(5));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub mod stomp;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidegate::assembly::Running;
@@ -44,9 +46,21 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// A directory for each broker, with `TIDEGATE_TEST_STORE` set: the same has to hold with a store.
+fn own_store() -> Option<PathBuf> {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    std::env::var_os("TIDEGATE_TEST_STORE")?;
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let name = format!("store-{}-{number}", std::process::id());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Of another run with the same number.
+    let _ = std::fs::remove_dir_all(&directory);
+    Some(directory)
+}
+
 impl Broker {
     /// Starts with the defaults, free ports, and these lines of configuration. Lines before the first header
-    /// belong to the listener. Everything is in memory, unless they say otherwise.
+    /// belong to the listener. Everything is in memory, unless they say otherwise or the run is one with stores.
     pub async fn start(settings: &str) -> Self {
         Self::start_with(settings, |_| ()).await
     }
@@ -58,9 +72,9 @@ impl Broker {
             "[[listener]]\nname = \"test\"\nbind = \"127.0.0.1:0\"\n{settings}\n[admin]\nbind = \"127.0.0.1:0\"\n"
         );
         let mut config =
-            Config::from_text(std::path::Path::new("test.toml"), &text, std::iter::empty()).unwrap();
+            Config::from_text(Path::new("test.toml"), &text, std::iter::empty()).unwrap();
         if !settings.contains("[store]") {
-            config.store.path = None;
+            config.store.path = own_store();
         }
         change(&mut config);
         let running = Running::start(&config).await.unwrap();
