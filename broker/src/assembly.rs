@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+pub use self::storage::Backend;
 use self::storage::InUse;
 use crate::admin::{self, AdminState, Backup, Health, Phase};
 use crate::auth::scram::{Scram, Users, UsersError};
@@ -92,6 +93,11 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 impl Running {
     /// Reads the store, binds every port and serves. Must be called within a tokio runtime.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_on(config, Box::new(storage::on_disk)).await
+    }
+
+    /// The same, on another store than that of operators: for tests of a disk that fails.
+    pub async fn start_on(config: &Config, backend: Backend) -> Result<Self, StartError> {
         let metrics = Metrics::new(tokio::time::Instant::now().into_std());
         let broker = broker(config, authenticator(config)?, &metrics)?;
         let settings = settings(config)?;
@@ -103,7 +109,7 @@ impl Running {
             Some(bind) => Some(serve_admin(bind, config, &health, &metrics, &inside, ended.clone()).await?),
             None => None,
         };
-        let (broker, store) = restored(broker, config).await?;
+        let (broker, store) = restored(broker, config, backend).await?;
         // Nobody else sets it.
         let _ = inside.set(Arc::downgrade(&broker));
         let mut tasks = Vec::new();
@@ -184,8 +190,12 @@ async fn finish(tasks: Vec<JoinHandle<()>>, store: Option<InUse>) {
 }
 
 /// The broker with what it had stored.
-async fn restored(broker: Broker, config: &Config) -> Result<(Arc<Broker>, Option<InUse>), StoreError> {
-    let Some(opened) = storage::open(&config.store, config.mqtt.max_inflight).await? else {
+async fn restored(
+    broker: Broker,
+    config: &Config,
+    backend: Backend,
+) -> Result<(Arc<Broker>, Option<InUse>), StoreError> {
+    let Some(opened) = storage::open(&config.store, config.mqtt.max_inflight, backend).await? else {
         return Ok((Arc::new(broker), None));
     };
     let store = InUse(Arc::clone(&opened.durability));

@@ -16,6 +16,9 @@ use crate::durability::Durability;
 use crate::store::disk::{DiskSettings, DiskStore};
 use crate::store::{Progress, Recovered, Recovery, Settings, Store, StoreError, Sync, Writer};
 
+/// Opens what commits are made to.
+pub type Backend = Box<dyn FnOnce(&Path, DiskSettings) -> Result<Arc<dyn Store>, StoreError> + Send>;
+
 /// A store that takes changes, and what was in it.
 pub(super) struct Opened {
     pub(super) durability: Arc<Durability>,
@@ -27,7 +30,11 @@ pub(super) struct Opened {
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens `store.path` and reads it. `None`: there is to be no store.
-pub(super) async fn open(settings: &config::Store, in_flight_max: u16) -> Result<Option<Opened>, StoreError> {
+pub(super) async fn open(
+    settings: &config::Store,
+    in_flight_max: u16,
+    backend: Backend,
+) -> Result<Option<Opened>, StoreError> {
     let Some(path) = settings.path.clone() else { return Ok(None) };
     let disk = DiskSettings {
         is_synced: settings.sync != config::StoreSync::Os,
@@ -39,17 +46,21 @@ pub(super) async fn open(settings: &config::Store, in_flight_max: u16) -> Result
         pending_bytes_max: settings.max_pending_bytes.bytes(),
         disk_bytes_max: settings.max_bytes.map_or(u64::MAX, |bytes| in_u64(bytes.bytes())),
     };
-    on_a_thread(move || read(&path, disk, writing, in_flight_max)).await?.map(Some)
+    on_a_thread(move || read(backend(&path, disk)?, &path, writing, in_flight_max)).await?.map(Some)
+}
+
+/// fjall's.
+pub(super) fn on_disk(path: &Path, settings: DiskSettings) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(DiskStore::open(path, settings)?))
 }
 
 fn read(
+    store: Arc<dyn Store>,
     path: &Path,
-    disk: DiskSettings,
     writing: Settings,
     in_flight_max: u16,
 ) -> Result<Opened, StoreError> {
     let begun = Instant::now();
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(path, disk)?);
     let mut recovered = Vec::new();
     let mut told_at = begun;
     let recovery = store.recover(&mut |one| recovered.push(one), &mut |progress| {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tidegate::assembly::Running;
+use tidegate::assembly::{Backend, Running};
 use tidegate::config::Config;
 
 /// The longest that anything may take. Generous, since the machine may be busy; nothing waits for it to pass.
@@ -71,13 +71,22 @@ impl Broker {
         let text = format!(
             "[[listener]]\nname = \"test\"\nbind = \"127.0.0.1:0\"\n{settings}\n[admin]\nbind = \"127.0.0.1:0\"\n"
         );
-        let mut config =
-            Config::from_text(Path::new("test.toml"), &text, std::iter::empty()).unwrap();
+        let mut config = Config::from_text(Path::new("test.toml"), &text, std::iter::empty()).unwrap();
         if !settings.contains("[store]") {
             config.store.path = own_store();
         }
         change(&mut config);
         let running = Running::start(&config).await.unwrap();
+        let address = running.listeners().next().unwrap().1;
+        let admin = running.admin().unwrap();
+        Self { running, address, admin }
+    }
+
+    /// Starts with the defaults on this store.
+    pub async fn start_on(backend: Backend) -> Self {
+        let text = "[[listener]]\nname = \"test\"\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n";
+        let config = Config::from_text(Path::new("test.toml"), text, std::iter::empty()).unwrap();
+        let running = Running::start_on(&config, backend).await.unwrap();
         let address = running.listeners().next().unwrap().1;
         let admin = running.admin().unwrap();
         Self { running, address, admin }
