@@ -18,7 +18,7 @@ use crate::wire::{Protocol, Role};
 
 const PAYLOAD_BYTES: usize = 1024;
 /// Messages of each publisher that wait for their PUBACK.
-const IN_FLIGHT: usize = 16;
+const IN_FLIGHT: usize = 4;
 const SESSION_EXPIRY_SECONDS: u32 = 3600;
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -195,7 +195,7 @@ async fn restored(
     config: &Config,
     backend: Backend,
 ) -> Result<(Arc<Broker>, Option<InUse>), StoreError> {
-    let Some(opened) = storage::open(&config.store, config.mqtt.max_inflight, backend).await? else {
+    let Some(opened) = storage::open(&config.store, backend).await? else {
         return Ok((Arc::new(broker), None));
     };
     let store = InUse(Arc::clone(&opened.durability));

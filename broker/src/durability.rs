@@ -15,7 +15,7 @@ use tidegate_protocol::session::Refusal;
 
 pub use self::stored::Stored;
 use crate::broker::{Batch, Now};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{FIRST_SEQ, Mailbox};
 use crate::store::{
     Change, Changes, Page, PageLimits, QueueSummary, SessionKey, StoreError, Ticket, Waiter, Writer,
 };
@@ -26,8 +26,6 @@ pub struct Durability {
     writer: Writer,
     /// Both clocks, for the thread that brings messages back.
     clock: fn() -> Now,
-    /// `mqtt.max_inflight`: so many of a session's oldest messages may have been sent before a crash.
-    in_flight_max: u64,
     deferred: Mutex<Deferrals>,
 }
 
@@ -78,15 +76,16 @@ impl std::fmt::Debug for Durability {
 }
 
 impl Durability {
-    /// With a writer that runs. `in_flight_max` is `mqtt.max_inflight`, `clock` tells both times.
+    /// With a writer that runs. `clock` tells both times.
     #[must_use]
-    pub fn new(writer: Writer, in_flight_max: u16, clock: fn() -> Now) -> Arc<Self> {
-        Arc::new(Self { writer, clock, in_flight_max: in_flight_max.into(), deferred: Mutex::default() })
+    pub fn new(writer: Writer, clock: fn() -> Now) -> Arc<Self> {
+        Arc::new(Self { writer, clock, deferred: Mutex::default() })
     }
 
-    /// Messages of a recovered queue before this place may have been sent.
-    pub(crate) fn known_until(&self, queue: &QueueSummary) -> u64 {
-        queue.first_seq.saturating_add(self.in_flight_max).min(queue.next_seq)
+    /// Where the places of a recovered session go on: behind all that it ever had, since no session has taken more of them
+    /// than bodies were stored. A client may still know the packet identifier of a message that is gone.
+    pub(crate) fn next_seq(&self, queue: &QueueSummary) -> u64 {
+        queue.next_seq.max(FIRST_SEQ.saturating_add(self.writer.next_body().0))
     }
 
     /// The writer.

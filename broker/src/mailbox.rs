@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, Will};
 
+pub(crate) use self::disk::FIRST_SEQ;
 pub use self::disk::Restored;
 use self::remainder::Remainder;
 use crate::durability::Durability;
@@ -72,7 +73,7 @@ struct State {
     arriving: usize,
     /// On the disk alone, and behind all that is in memory.
     remainder: Option<Box<Remainder>>,
-    /// Messages before this place may have been sent by an earlier run of the broker.
+    /// Messages before this place are from an earlier run of the broker, which may have sent them.
     known_until: u64,
     /// Messages that came since the whole backlog was last searched for what nobody waits for any more.
     unsearched: usize,
@@ -180,7 +181,7 @@ impl Mailbox {
         shared: Arc<Shared>,
         durability: Option<Arc<Durability>>,
     ) -> Arc<Self> {
-        let state = State { next_seq: disk::FIRST_SEQ, ..State::default() };
+        let state = State { next_seq: FIRST_SEQ, ..State::default() };
         Self::with_state(key, name, overflow, shared, durability, state)
     }
 

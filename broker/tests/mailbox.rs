@@ -124,7 +124,7 @@ impl World {
         let durability = has_store().then(|| {
             let writer = Writer::start(Arc::new(MemoryStore::new()), Settings::default(), 1).unwrap();
             let clock = || Now { instant: tokio::time::Instant::now().into_std(), unix_ms: 0 };
-            Durability::new(writer, 256, clock)
+            Durability::new(writer, clock)
         });
         let broker = match &durability {
             Some(durability) => broker.with_durability(Arc::clone(durability)),

@@ -131,7 +131,7 @@ impl Run {
         let recovery = disk.recover(&mut |one| recovered.push(one), &mut |_| ()).unwrap();
         let store: Arc<dyn Store> = Arc::clone(&disk) as _;
         let writer = Writer::start(store, Settings::default(), recovery.next_body).unwrap();
-        let broker = broker(change).with_durability(Durability::new(writer.clone(), 256, clock));
+        let broker = broker(change).with_durability(Durability::new(writer.clone(), clock));
         for one in recovered {
             // What the limits leave out is for the test to miss.
             let _ = broker.restore(one, now);

@@ -1,6 +1,6 @@
 //! A disk that fails, seen from outside: what would have to be stored is refused in the words of each protocol, what need
 //! not be goes on, and when the disk works again so does everything (SEC-1).
-#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers may panic")]
 
 #[expect(dead_code, reason = "shared with the tests of the store")]
 #[path = "store/support.rs"]

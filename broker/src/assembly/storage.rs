@@ -30,11 +30,7 @@ pub(super) struct Opened {
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens `store.path` and reads it. `None`: there is to be no store.
-pub(super) async fn open(
-    settings: &config::Store,
-    in_flight_max: u16,
-    backend: Backend,
-) -> Result<Option<Opened>, StoreError> {
+pub(super) async fn open(settings: &config::Store, backend: Backend) -> Result<Option<Opened>, StoreError> {
     let Some(path) = settings.path.clone() else { return Ok(None) };
     let disk = DiskSettings {
         is_synced: settings.sync != config::StoreSync::Os,
@@ -46,7 +42,7 @@ pub(super) async fn open(
         pending_bytes_max: settings.max_pending_bytes.bytes(),
         disk_bytes_max: settings.max_bytes.map_or(u64::MAX, |bytes| in_u64(bytes.bytes())),
     };
-    on_a_thread(move || read(backend(&path, disk)?, &path, writing, in_flight_max)).await?.map(Some)
+    on_a_thread(move || read(backend(&path, disk)?, &path, writing)).await?.map(Some)
 }
 
 /// fjall's.
@@ -54,12 +50,7 @@ pub(super) fn on_disk(path: &Path, settings: DiskSettings) -> Result<Arc<dyn Sto
     Ok(Arc::new(DiskStore::open(path, settings)?))
 }
 
-fn read(
-    store: Arc<dyn Store>,
-    path: &Path,
-    writing: Settings,
-    in_flight_max: u16,
-) -> Result<Opened, StoreError> {
+fn read(store: Arc<dyn Store>, path: &Path, writing: Settings) -> Result<Opened, StoreError> {
     let begun = Instant::now();
     let mut recovered = Vec::new();
     let mut told_at = begun;
@@ -75,7 +66,7 @@ fn read(
     info!(path = %path.display(), sessions, messages, retained, took_ms, "the store is open");
     tell_damage(&recovery);
     let writer = Writer::start(store, writing, recovery.next_body)?;
-    Ok(Opened { durability: Durability::new(writer, in_flight_max, connection::clock), recovered, recovery })
+    Ok(Opened { durability: Durability::new(writer, connection::clock), recovered, recovery })
 }
 
 /// What a crash may leave is said in passing; what it must not leave, as a warning.

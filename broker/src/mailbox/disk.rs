@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::publication::Publication;
+use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{CloseKind, CloseReason, DropReason, Overflow, Will};
+use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 use tracing::error;
 
 use super::remainder::Remainder;
@@ -18,7 +19,7 @@ use crate::outbox::Shared;
 use crate::outbox::queue::{Limits, Pushed, Signals};
 use crate::outbox::room::Amount;
 use crate::store::{Page, QueueSummary, QueuedMessage, StoreError};
-use crate::subscription::{Entry, Subscription};
+use crate::subscription::{Entry, Subscription, Target, Terms};
 
 /// A session as it was before a restart.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ pub struct Restored {
 }
 
 /// Places begin here, so that the packet identifiers that follow from them stay clear of the first ones.
-pub(super) const FIRST_SEQ: u64 = 1024;
+pub(crate) const FIRST_SEQ: u64 = 1024;
 
 /// Below this many messages in memory the next page is asked for.
 const PAGE_BELOW: usize = 128;
@@ -58,8 +59,8 @@ impl Mailbox {
             expires_at: restored.expires_at,
             will: restored.will,
             lost: restored.lost,
-            next_seq: restored.queue.next_seq.max(FIRST_SEQ),
-            known_until: durability.known_until(&restored.queue),
+            next_seq: durability.next_seq(&restored.queue),
+            known_until: restored.queue.next_seq,
             ..State::default()
         };
         let known = restored.queue.received.len() as u64;
@@ -234,7 +235,7 @@ impl Mailbox {
     }
 
     /// A page has been read.
-    pub(crate) fn take_page(&self, page: Result<Page, StoreError>, now: Now) {
+    pub(crate) fn take_page(self: &Arc<Self>, page: Result<Page, StoreError>, now: Now) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(remainder) = &mut state.remainder else { return };
@@ -276,13 +277,28 @@ impl Mailbox {
         outbox.signal(Signals::SESSION);
     }
 
-    fn take_message(&self, state: &mut State, message: QueuedMessage, now: Now) {
+    fn take_message(self: &Arc<Self>, state: &mut State, message: QueuedMessage, now: Now) {
         let known_until = state.known_until;
-        let subscription = state.holdings.by_id(message.reference.subscription);
-        if let Some(entry) = self.entry(message, subscription, known_until, now) {
+        // [MQTT-3.10.4-3]: what an earlier run may have begun to deliver at QoS 2 is completed, unsubscribed or not.
+        let may_have_begun = message.seq < known_until && message.reference.qos == QoS::ExactlyOnce;
+        let subscription = state
+            .holdings
+            .by_id(message.reference.subscription)
+            .cloned()
+            .or_else(|| may_have_begun.then(|| self.stand_in(&message)).flatten());
+        if let Some(entry) = self.entry(message, subscription.as_ref(), known_until, now) {
             state.backlog.push_back(entry);
             self.shared.entered(1);
         }
+    }
+
+    /// In the place of a subscription that is gone.
+    fn stand_in(self: &Arc<Self>, message: &QueuedMessage) -> Option<Subscription> {
+        let topic = message.publication.as_ref()?.topic.as_str();
+        let filter = TopicFilter::parse(topic, &TopicLimits::STANDARD).ok()?;
+        let terms = Terms { qos: message.reference.qos, ..Terms::default() };
+        let target = Target::Mailbox(Arc::clone(self));
+        Some(Subscription::new(target, message.reference.subscription, &filter, terms))
     }
 
     /// The delivery again. `None`, and its place is free: there is no such subscription, or it has expired.

@@ -232,7 +232,7 @@ impl World {
         let (begin, begun) = mpsc::channel();
         let gate = Gate { store: MemoryStore::new(), begun: begin, outcomes: Mutex::new(outcomes) };
         let writer = Writer::start(Arc::new(gate), crate::store::Settings::default(), 1).unwrap();
-        let durability = Durability::new(writer, 256, clock);
+        let durability = Durability::new(writer, clock);
         let session = Listener::default();
         let (heard, outputs) = (Arc::clone(&session.heard), Arc::clone(&session.outputs));
         let opened = Opened {
