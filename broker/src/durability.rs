@@ -143,7 +143,11 @@ impl Durability {
         let clock = self.clock;
         let limits = PageLimits { count_max: PAGE_MESSAGES_MAX, bytes_max: PAGE_BYTES_MAX };
         let deliver = move |page: Result<_, StoreError>| {
-            if let Some(mailbox) = mailbox.upgrade() {
+            // A writer that was stopped says so at once, to somebody who holds the mailbox's lock. Nobody waits for more
+            // pages then.
+            if !matches!(page, Err(StoreError::Closed))
+                && let Some(mailbox) = mailbox.upgrade()
+            {
                 mailbox.take_page(page, clock());
             }
         };

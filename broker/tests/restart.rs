@@ -658,3 +658,22 @@ fn while_the_disk_fails_nothing_new_is_promised_and_who_was_there_gets_in() {
     assert!(!guest.connected.session_present, "what was refused has left nothing");
     assert_eq!(run.names(), ["known", "new"]);
 }
+
+#[test]
+fn a_client_that_looks_for_its_messages_while_the_broker_stops_does_not_hang() {
+    let run = Run::first();
+    let mut guest = run.resume("c");
+    run.subscribe(&mut guest, subscribe("a", QoS::AtLeastOnce)).0.unwrap();
+    run.leave(guest);
+    assert_eq!(run.publish("a"), 1);
+    let mut guest = run.resume("c");
+    run.settle();
+    run.writer.stop();
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        run.broker.pull(&mut guest.client, run.now.instant);
+        // The receiver is gone only when the test has failed.
+        _ = done.send(());
+    });
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+}
