@@ -149,6 +149,10 @@ impl Mailbox {
                     remainder.give_up(stored.seq(), entry.size_bytes);
                 }
                 self.note(&state);
+                // It may have waited for this place.
+                if let Some(outbox) = &state.outbox {
+                    outbox.signal(Signals::SESSION);
+                }
             }
         }
     }
