@@ -489,6 +489,17 @@ fn who_was_connected_at_the_crash_is_away_from_the_start_on() {
 }
 
 #[test]
+fn another_crash_does_not_begin_the_time_of_a_session_and_of_its_will_anew() {
+    let run = Run::first();
+    let _connected_to_the_end = run.connect(with_will("c", HOUR, 50 * MINUTE));
+    let run = run.crash(MINUTE).crash(40 * MINUTE);
+    assert_eq!(run.retained().len(), 0);
+    let run = run.crash(15 * MINUTE);
+    assert_eq!(run.retained(), ["gone"], "55 minutes after the first start");
+    assert!(!run.crash(10 * MINUTE).is_present("c"));
+}
+
+#[test]
 fn a_session_without_end_has_none_after_a_restart_either() {
     let run = Run::first();
     let forever = Duration::from_secs(u32::MAX.into());
@@ -657,6 +668,28 @@ fn while_the_disk_fails_nothing_new_is_promised_and_who_was_there_gets_in() {
     let guest = run.resume("new");
     assert!(!guest.connected.session_present, "what was refused has left nothing");
     assert_eq!(run.names(), ["known", "new"]);
+}
+
+#[test]
+fn what_a_client_says_while_the_disk_fails_holds_after_a_restart() {
+    let run = Run::first();
+    run.leave(run.connect(connect("back", false, HOUR)));
+    let mut goes = run.connect(with_will("goes", HOUR, Duration::ZERO));
+    run.settle();
+    run.disk.is_broken.store(true, Ordering::Relaxed);
+    run.writer.submit(vec![retained("a", None)]).unwrap();
+    run.settle();
+    run.request(&mut goes.client, Request::Disconnect { will: WillFate::Discard, session_expiry: None });
+    run.leave(goes);
+    let _connected_to_the_end = run.resume("back");
+    run.settle();
+    run.disk.is_broken.store(false, Ordering::Relaxed);
+    run.settle();
+    let mut run = run;
+    run.now.unix_ms += u64::try_from((50 * MINUTE).as_millis()).unwrap();
+    let run = run.crash(20 * MINUTE);
+    assert_eq!(run.retained().len(), 0, "it said goodbye");
+    assert!(run.is_present("back"), "it was there until 20 minutes ago");
 }
 
 #[test]

@@ -166,9 +166,8 @@ impl Broker {
         if let Some(will) = entered.will {
             self.publish_will(*will, client.key(), now, batch);
         }
-        let remembered =
-            self.remember_connected(client, entered.ended.as_ref(), connect.will.as_deref(), batch);
-        // Whoever comes back gets in while the disk is full: what it takes makes room.
+        let (ended, will) = (entered.ended.as_ref(), connect.will.as_deref());
+        let remembered = self.remember_connected(client, entered.is_present, ended, will, batch);
         if let Err(refusal) = remembered
             && !entered.is_present
         {

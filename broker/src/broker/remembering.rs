@@ -30,6 +30,7 @@ impl Broker {
     pub(super) fn remember_connected(
         &self,
         client: &Client,
+        is_present: bool,
         ended: Option<&Arc<Mailbox>>,
         will: Option<&Will>,
         batch: &mut Batch,
@@ -48,8 +49,13 @@ impl Broker {
                 will,
                 lost: known.lost,
             };
-            let change = Change::PutSession(SessionKey(mailbox.key()), Box::new(record));
-            durability.submit(vec![change], batch).map(drop)
+            let changes = vec![Change::PutSession(SessionKey(mailbox.key()), Box::new(record))];
+            if is_present && durability.admit().is_err() {
+                // Whoever comes back gets in while the disk fails or is full: what it takes makes room.
+                durability.note(changes);
+                return Ok(());
+            }
+            durability.submit(changes, batch).map(drop)
         });
         // Another connection has it already, and tells.
         told.unwrap_or(Ok(()))

@@ -59,6 +59,7 @@ impl Broker {
             None => now.instant.checked_add(expiry),
         };
         let expires_at = expires_at.or(never).unwrap_or(now.instant);
+        let was_connected = record.away.is_none();
         let will = record.will.map(|will| restored_will(*will, expires_at, now));
         let deadline = will.iter().map(|(at, _)| *at).chain([expires_at]).min().unwrap_or(expires_at);
         let mailbox = Mailbox::restored(
@@ -82,6 +83,10 @@ impl Broker {
         }
         self.deadlines.set(deadline, &mailbox);
         self.metrics.sessions_away.add(1);
+        if was_connected {
+            // Its time has begun, and a broker that crashes again and again must not begin it each time.
+            self.remember_away(&mailbox, now);
+        }
     }
 
     fn restored_subscription(&self, mailbox: &Arc<Mailbox>, record: SubscriptionRecord) -> Subscription {

@@ -218,6 +218,14 @@ impl Change {
         }
     }
 
+    /// It must not get lost for good when the disk fails, and goes in though the store is full: what only forgets, and
+    /// where a session stands. Else its time would go on though its client has come back, and its will would be published
+    /// though it has said goodbye. Whoever begins a session asks first ([`Writer::admit`]).
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        self.is_removal() || matches!(self, Self::PutSession(..))
+    }
+
     /// What it takes in the writer's queue, about.
     #[must_use]
     pub fn size_bytes(&self) -> usize {

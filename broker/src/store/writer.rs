@@ -63,7 +63,7 @@ pub struct Gauges {
     pub is_full: bool,
     /// Bytes that wait to be committed.
     pub pending_bytes: usize,
-    /// What only forgets, and waits for the disk to work again.
+    /// What must not get lost, and waits for the disk to work again.
     pub kept: usize,
     /// Batches committed.
     pub commits: u64,
@@ -147,14 +147,16 @@ impl Writer {
 
     /// Commits all of it atomically, behind what was submitted before. Never waits.
     ///
-    /// Refused while the store is failing or full, or too much is waiting; but what only forgets is always taken.
+    /// Refused while the store is failing or full, or too much is waiting; but what only forgets is always taken, and
+    /// where a session stands is taken unless too much is waiting.
     pub fn submit(&self, changes: Changes) -> Result<Ticket, StoreError> {
         let shared = &*self.0;
         let is_removal = changes.iter().all(Change::is_removal);
-        if !is_removal && shared.is_failing.load(Ordering::Relaxed) {
+        let is_owed = changes.iter().all(Change::is_owed);
+        if !is_owed && shared.is_failing.load(Ordering::Relaxed) {
             return Err(StoreError::Failing);
         }
-        if !is_removal && shared.is_full.load(Ordering::Relaxed) {
+        if !is_owed && shared.is_full.load(Ordering::Relaxed) {
             return Err(StoreError::Full);
         }
         let bytes: usize = changes.iter().map(Change::size_bytes).sum();

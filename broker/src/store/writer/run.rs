@@ -23,7 +23,7 @@ struct Batch {
 /// The thread's own.
 pub(super) struct Run {
     shared: Arc<Shared>,
-    /// What only forgets and was in a batch that failed: without it, messages that were delivered would come back.
+    /// What was in a batch that failed and must not get lost: without it, messages that were delivered would come back.
     kept: Changes,
     /// Submissions in the batch before.
     last_len: usize,
@@ -185,14 +185,20 @@ impl Run {
     }
 
     fn keep(&mut self, changes: &[Change]) {
-        let room = KEPT_MAX.saturating_sub(self.kept.len());
-        let removals = changes.iter().filter(|change| change.is_removal());
-        self.kept.extend(removals.clone().take(room).cloned());
-        let lost = removals.count().saturating_sub(room);
+        let mut bytes: usize = self.kept.iter().map(Change::size_bytes).sum();
+        let mut lost = 0;
+        for change in changes.iter().filter(|change| change.is_owed()) {
+            bytes = bytes.saturating_add(change.size_bytes());
+            if bytes <= KEPT_BYTES_MAX {
+                self.kept.push(change.clone());
+            } else {
+                lost += 1;
+            }
+        }
         if lost > 0 {
             warn!(
                 lost,
-                "the store has failed for so long that settled messages may come again after a restart"
+                "the store has failed for so long that settled messages and ended sessions may come again after a restart"
             );
         }
     }
@@ -252,8 +258,8 @@ const GATHER_STEP_MAX: Duration = Duration::from_micros(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Changes kept while the store fails: about 8 MiB.
-const KEPT_MAX: usize = 128 * 1024;
+/// Changes kept while the store fails, about.
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Between the last commit and work that may wait.
 const IDLE_BEFORE_MAINTENANCE: Duration = Duration::from_millis(200);
