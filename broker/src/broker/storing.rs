@@ -69,7 +69,9 @@ impl Broker {
             durability.defer(Deferred { ticket, planned }, received);
             return Ok(self.fan_out(tally, now, batch).finish());
         }
-        let mut fan_out = self.fan_out(tally, now, batch);
+        // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), retained or not.
+        let is_shed = publication.qos == QoS::AtMostOnce && self.shared.is_full();
+        let mut fan_out = FanOut { is_shed, ..self.fan_out(tally, now, batch) };
         planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
         Ok(fan_out.finish())
     }
