@@ -188,7 +188,7 @@ impl Broker {
 
     /// Forgets what has expired or is stale; called every few seconds.
     pub fn sweep(&self, now: Instant) {
-        self.retained.sweep(now);
+        self.sweep_retained(now);
         self.router.sweep_cache();
     }
 

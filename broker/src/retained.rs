@@ -163,14 +163,10 @@ impl Retained {
         Ok(())
     }
 
-    /// The retained publication of a topic. An expired one is removed instead.
+    /// The retained publication of a topic, unless that has expired. The next sweep removes such a one.
     pub fn get(&self, topic: &Topic, now: Instant) -> Option<Arc<Publication>> {
         let publication = Arc::clone(&self.values.get(topic.as_str())?.publication);
-        if publication.is_expired(now) {
-            self.remove_if(topic, |held| held.is_expired(now));
-            return None;
-        }
-        Some(publication)
+        (!publication.is_expired(now)).then_some(publication)
     }
 
     /// Begins to list the topics with a retained publication that `filter` matches.
@@ -184,8 +180,9 @@ impl Retained {
         Cursor { filter: filter.clone(), from: String::new(), shards }
     }
 
-    /// Removes what has expired. Locks one shard of 64 at a time. Called by a timer.
-    pub fn sweep(&self, now: Instant) {
+    /// Gives the topics of what has expired to `remove`, which calls [`Retained::remove_expired`]. Locks one shard of 64
+    /// at a time, and none while it removes. Called by a timer.
+    pub fn sweep(&self, now: Instant, mut remove: impl FnMut(Topic)) {
         if self.expiring.load(Atomic::Relaxed) == 0 {
             return;
         }
@@ -195,12 +192,15 @@ impl Retained {
             .filter(|value| value.publication.is_expired(now))
             .map(|value| value.key().clone())
             .collect();
-        for topic in expired {
-            self.remove_if(&topic, |held| held.is_expired(now));
-        }
+        expired.into_iter().for_each(&mut remove);
         if self.values.len() < self.values.capacity() / 8 {
             self.values.shrink_to_fit();
         }
+    }
+
+    /// Removes the retained publication of a topic if that has expired. Gives whether it did.
+    pub fn remove_expired(&self, topic: &Topic, now: Instant) -> bool {
+        self.remove_if(topic, |held| held.is_expired(now))
     }
 
     /// How many topics have one from a client.
@@ -246,7 +246,7 @@ impl Retained {
         self.expiring.fetch_sub(usize::from(value.publication.expires_at.is_some()), Atomic::Relaxed);
     }
 
-    fn remove_if(&self, topic: &Topic, is_over: impl FnOnce(&Publication) -> bool) {
+    fn remove_if(&self, topic: &Topic, is_over: impl FnOnce(&Publication) -> bool) -> bool {
         let removed = match self.values.entry(topic.clone()) {
             Entry::Occupied(held) if is_over(&held.get().publication) => {
                 self.leave(topic);
@@ -258,6 +258,7 @@ impl Retained {
         if let Some(removed) = &removed {
             self.forget(removed);
         }
+        removed.is_some()
     }
 
     fn enter(&self, topic: &Topic) {

@@ -631,6 +631,8 @@ fn retained_messages_survive_until_they_expire() {
     assert_eq!(stats(&run), 2, "what has expired is removed from the disk too");
     run.pass(6 * MINUTE);
     assert_eq!(run.retained(), ["a"]);
+    run.broker.sweep(run.now.instant);
+    assert_eq!(stats(&run), 1, "without a restart, too");
 }
 
 #[test]

@@ -558,7 +558,7 @@ fn limits_refuse_by_name_and_leave_what_is_there() {
 }
 
 #[test]
-fn expired_values_go_when_asked_for_and_when_swept() {
+fn expired_values_are_not_given_and_go_when_swept() {
     let retained = Retained::new(ROOMY);
     let now = start();
     let later = now + Duration::from_secs(10);
@@ -569,8 +569,9 @@ fn expired_values_go_when_asked_for_and_when_swept() {
     }
     assert!(retained.get(&topic("a"), now).is_some());
     assert!(retained.get(&topic("a"), later).is_none());
-    assert_eq!(retained.len(), 2);
-    retained.sweep(later);
+    assert!(!retained.remove_expired(&topic("c"), later));
+    assert_eq!(retained.len(), 3);
+    retained.sweep(later, |topic| assert!(retained.remove_expired(&topic, later)));
     assert_eq!(listed(&retained, &filter("#"), 10), BTreeSet::from([topic("c")]));
     assert_eq!(retained.len(), 1);
 }

@@ -1,6 +1,7 @@
 //! From a publication to everyone who subscribed: retained, match, push. Groups choose one of theirs.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tidegate_protocol::publication::{Publication, QoS};
@@ -171,6 +172,19 @@ impl Broker {
             return Err(Refusal::Overloaded("the memory for queued messages is used up"));
         }
         Ok(())
+    }
+
+    /// Forgets retained messages that have expired, on the disk too.
+    pub(super) fn sweep_retained(&self, now: Instant) {
+        self.retained.sweep(now, |topic| {
+            // Else a newer value could be stored between the two, and be forgotten.
+            let _order = self.order_of(&topic).map(Mutex::lock);
+            if self.retained.remove_expired(&topic, now)
+                && let Some(durability) = &self.durability
+            {
+                durability.note(vec![Change::RemoveRetained(topic)]);
+            }
+        });
     }
 
     fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
