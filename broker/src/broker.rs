@@ -307,7 +307,7 @@ impl Broker {
 }
 
 impl Batch {
-    fn add_slow(&mut self, outbox: &Arc<Outbox>) {
+    pub(crate) fn add_slow(&mut self, outbox: &Arc<Outbox>) {
         if !self.slow.iter().any(|known| Arc::ptr_eq(known, outbox)) {
             self.slow.push(Arc::clone(outbox));
         }

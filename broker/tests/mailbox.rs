@@ -712,9 +712,13 @@ fn behind_its_mark(world: &mut World, group: Option<&str>) -> (Guest, Guest) {
 
 /// Publishes, and gives whether the publisher has to wait. It waits then.
 fn is_held(world: &World, publisher: &mut Guest, payload: &str) -> bool {
+    is_held_at(world, publisher, payload, AtLeastOnce)
+}
+
+fn is_held_at(world: &World, publisher: &mut Guest, payload: &str, qos: QoS) -> bool {
     let peer = Peer { ip: [127, 0, 0, 1].into(), is_forwarded: false };
     let mut batch = Batch::default();
-    let request = publish(publication(payload, AtLeastOnce), None);
+    let request = publish(publication(payload, qos), None);
     let now = Now { instant: world.now, unix_ms: 0 };
     world.broker.handle(&mut publisher.client, &peer, request, now, &mut batch);
     batch.flush(world.now);
@@ -723,6 +727,20 @@ fn is_held(world: &World, publisher: &mut Guest, payload: &str) -> bool {
 
 fn is_let_go(publisher: &Guest) -> bool {
     publisher.outbox.poll_signals(Waker::noop()).contains(Signals::ROOM)
+}
+
+#[test]
+fn a_publisher_at_qos_2_is_held_too() {
+    let mut world = World::with_limits(|_| (), PATIENT);
+    let mut guest = world.connect("c", HOUR);
+    world.subscribe(&mut guest, "t", ExactlyOnce);
+    for number in 0..=QUEUE {
+        world.publish(&number.to_string(), ExactlyOnce);
+    }
+    let mut publisher = world.clean("p");
+    assert!(is_held_at(&world, &mut publisher, "one more", ExactlyOnce));
+    world.take(&mut guest, usize::MAX);
+    assert!(is_let_go(&publisher));
 }
 
 #[test]

@@ -156,6 +156,8 @@ impl Broker {
                 self.remember_away(mailbox, now);
             }
         }
+        // Nobody is there to wait for them.
+        batch.slow.clear();
         due.len() == DUE_MAX
     }
 

@@ -10,6 +10,7 @@ use super::publishing::{FanOut, Tally};
 use super::{Batch, Broker, Now};
 use crate::durability::{Deferred, Durability, Place, Planned, Stored};
 use crate::mailbox::Mailbox;
+use crate::outbox::Outbox;
 use crate::outbox::queue::Pushed;
 use crate::router::Matched;
 use crate::router::shared::{Group, Strategy};
@@ -63,8 +64,11 @@ impl Broker {
         };
         let Plan { planned, mut tally, .. } = plan;
         if publication.qos == QoS::ExactlyOnce {
-            for _ in &planned {
+            for planned in &planned {
                 tally.add(Pushed::Stored);
+                if let Some(slow) = slow_receiver(planned, now) {
+                    batch.add_slow(&slow);
+                }
             }
             durability.defer(Deferred { ticket, planned }, received);
             return Ok(self.fan_out(tally, now, batch).finish());
@@ -117,6 +121,8 @@ impl Broker {
             let mut fan_out = self.fan_out(Tally::default(), now, batch);
             deferred.planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
             fan_out.finish();
+            // Whoever published them was held before, and the task must not keep connections that are gone.
+            batch.slow.clear();
         }
         true
     }
@@ -227,6 +233,14 @@ impl<'a> Plan<'a> {
 
     fn give_up(&self) {
         self.planned.iter().for_each(give_up);
+    }
+}
+
+/// Whom the publisher should wait for, as if its message stood behind those that are queued already.
+fn slow_receiver(planned: &Planned, now: Now) -> Option<Arc<Outbox>> {
+    match &planned.entry.subscription.target {
+        Target::Mailbox(mailbox) if planned.place != Place::Unstored => mailbox.slow_receiver(now.instant),
+        _ => None,
     }
 }
 

@@ -15,9 +15,9 @@ use super::remainder::Remainder;
 use super::{Brought, Mailbox, State};
 use crate::broker::{Now, restored_publication};
 use crate::durability::{Durability, Place, Stored};
-use crate::outbox::Shared;
 use crate::outbox::queue::{Limits, Pushed, Signals};
 use crate::outbox::room::Amount;
+use crate::outbox::{Outbox, Shared};
 use crate::store::{Page, QueueSummary, QueuedMessage, StoreError};
 use crate::subscription::{Entry, Subscription, Target, Terms};
 
@@ -132,6 +132,13 @@ impl Mailbox {
         let brought = self.push_to(&mut state, entry, false, now);
         self.evict(&mut state);
         brought
+    }
+
+    /// The outbox of the client, if whoever has taken a place for it and brings it later should wait for room.
+    pub(crate) fn slow_receiver(&self, now: Instant) -> Option<Arc<Outbox>> {
+        let state = self.state.lock();
+        let outbox = state.outbox.as_ref()?;
+        outbox.note_behind(state.waiting(), now).then(|| Arc::clone(outbox))
     }
 
     /// The store did not take it: there is no such delivery.
