@@ -63,7 +63,12 @@ impl Run {
             match pause {
                 Some(time) if shared.work.wait_for(&mut queue, time).timed_out() => {
                     let has_more = MutexGuard::unlocked(&mut queue, || self.maintain());
-                    pause = has_more.then_some(MAINTENANCE_PAUSE);
+                    // Space may come free behind the last look, and while the store is full nobody brings work.
+                    let is_full = shared.is_full.load(Ordering::Relaxed);
+                    pause = match has_more {
+                        true => Some(MAINTENANCE_PAUSE),
+                        false => is_full.then_some(MEASURE_EVERY),
+                    };
                 }
                 Some(_) => {}
                 None => shared.work.wait(&mut queue),
