@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -167,6 +167,8 @@ pub(crate) struct Faulty<S> {
     pub(crate) panics: AtomicBool,
     /// Whoever holds it holds the commits up.
     pub(crate) gate: Mutex<()>,
+    /// What others have put on its disk.
+    pub(crate) foreign_bytes: AtomicU64,
 }
 
 impl<S: Store> Faulty<S> {
@@ -177,6 +179,7 @@ impl<S: Store> Faulty<S> {
             commits: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
             gate: Mutex::default(),
+            foreign_bytes: AtomicU64::new(0),
         })
     }
 
@@ -221,7 +224,7 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.store.disk_bytes()
+        self.store.disk_bytes() + self.foreign_bytes.load(Ordering::SeqCst)
     }
 
     fn stats(&self) -> Result<StatsReport, StoreError> {

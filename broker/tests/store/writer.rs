@@ -156,6 +156,29 @@ fn more_than_may_wait_is_refused() {
 }
 
 #[test]
+fn a_full_store_takes_where_a_session_stands_and_finds_room_by_itself() {
+    let (store, writer) = start(Settings { disk_bytes_max: 1 << 40, ..Settings::default() });
+    store.foreign_bytes.store(1 << 41, Ordering::SeqCst);
+    assert!(becomes(|| writer.admit() == Err(StoreError::Full), || _ = publish(&writer, 1)));
+    let stands = writer.submit(vec![Change::PutSession(ANNA, session("anna"))]).unwrap();
+    assert_eq!(wait(&writer, stands), Ok(()));
+    // It looks once more, finds nothing to do, and nobody brings work.
+    std::thread::sleep(Duration::from_millis(1500));
+    store.foreign_bytes.store(0, Ordering::SeqCst);
+    assert!(becomes(|| writer.admit().is_ok(), || ()));
+    writer.stop();
+}
+
+/// Whether that holds within 20 s.
+fn becomes(mut holds: impl FnMut() -> bool, mut meanwhile: impl FnMut()) -> bool {
+    (0..2000).any(|_| {
+        meanwhile();
+        std::thread::sleep(Duration::from_millis(10));
+        holds()
+    })
+}
+
+#[test]
 fn a_page_is_read_behind_what_was_submitted() {
     let (store, writer) = start(Settings::default());
     let gate = store.gate.lock().unwrap();
