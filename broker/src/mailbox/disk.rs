@@ -174,6 +174,7 @@ impl Mailbox {
     fn make_room(&self, state: &mut State, size_bytes: u32) -> Result<(), Pushed> {
         let Limits { messages_max, bytes_max, .. } = self.shared.limits;
         let mut dropped = 0;
+        let next_seq = state.next_seq;
         while let Some(remainder) = &mut state.remainder {
             let queued = state.outbox.as_ref().map(|outbox| outbox.queued());
             // As for what waits in memory behind a connected client: twice the mark in all.
@@ -191,7 +192,8 @@ impl Mailbox {
             }
             if state.backlog.pop_front_if(|_| true).is_some() {
                 self.left(1);
-            } else if let (Some(seq), Some(durability)) = (remainder.drop_oldest(), &self.durability) {
+            } else if let (Some(seq), Some(durability)) = (remainder.drop_oldest(next_seq), &self.durability)
+            {
                 durability.dequeue(self.key, seq);
             } else {
                 break; // an empty queue takes any one message

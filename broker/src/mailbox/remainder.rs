@@ -95,8 +95,11 @@ impl Remainder {
         self.bytes += amount.bytes as u64;
     }
 
-    /// The oldest is to be dropped. Gives its place.
-    pub(super) fn drop_oldest(&mut self) -> Option<u64> {
+    /// The oldest is to be dropped. Gives its place. Never one at or behind the session's next, whatever the count says.
+    pub(super) fn drop_oldest(&mut self, next_seq: u64) -> Option<u64> {
+        if self.from_seq >= next_seq {
+            (self.count, self.bytes) = (0, 0);
+        }
         let rest = self.count.checked_sub(1)?;
         self.bytes -= self.bytes / self.count;
         self.count = rest;
@@ -144,6 +147,8 @@ impl Remainder {
         self.from_seq = self.from_seq.max(read_until);
         self.count = self.count.saturating_sub(taken.messages as u64);
         self.bytes = self.bytes.saturating_sub(taken.bytes as u64);
+        // What the store did not take, or put aside, counts no longer.
+        self.count = self.count.min(next_seq.saturating_sub(self.from_seq));
         self.from_seq >= next_seq && self.arriving.is_empty()
     }
 }
@@ -244,8 +249,21 @@ mod tests {
     fn a_dropped_message_is_not_taken_from_a_page_that_has_it() {
         let mut remainder = Remainder::found(5, 2, 20);
         assert_eq!(remainder.ask(7), Some(5));
-        assert_eq!(remainder.drop_oldest(), Some(5));
+        assert_eq!(remainder.drop_oldest(7), Some(5));
         assert_eq!(remainder.answer().map(|wanted| wanted.from_seq), Some(6));
         assert_eq!(remainder.amount(), one());
+    }
+
+    #[test]
+    fn dropping_never_passes_the_places_that_are_taken() {
+        let mut remainder = Remainder::found(5, 3, 30);
+        assert_eq!(
+            (remainder.drop_oldest(6), remainder.drop_oldest(6)),
+            (Some(5), None),
+            "two are counted and not there"
+        );
+        remainder.enter(6, 10);
+        remainder.arrived(6);
+        assert_eq!((remainder.ask(7), remainder.amount()), (Some(6), one()));
     }
 }
