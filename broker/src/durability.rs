@@ -82,10 +82,14 @@ impl Durability {
         Arc::new(Self { writer, clock, deferred: Mutex::default() })
     }
 
-    /// Where the places of a recovered session go on: behind all that it ever had, since no session has taken more of them
-    /// than bodies were stored. A client may still know the packet identifier of a message that is gone.
+    /// Where the places of a recovered session go on: right behind what waits, since the oldest are dropped by their
+    /// places. Where nothing waits, behind all that it ever had, since no session has taken more of them than bodies were
+    /// stored: a client may still know the packet identifier of a message that is gone.
     pub(crate) fn next_seq(&self, queue: &QueueSummary) -> u64 {
-        queue.next_seq.max(FIRST_SEQ.saturating_add(self.writer.next_body().0))
+        match queue.count {
+            0 => FIRST_SEQ.saturating_add(self.writer.next_body().0),
+            _ => queue.next_seq.max(FIRST_SEQ),
+        }
     }
 
     /// The writer.
@@ -215,4 +219,20 @@ fn refusal(error: &StoreError) -> Refusal {
         StoreError::Closed => "the broker is stopping",
         _ => "the disk of the store fails",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Settings;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn places_go_on_behind_what_waits_and_never_begin_anew() {
+        let writer = Writer::start(Arc::new(MemoryStore::new()), Settings::default(), 5000).unwrap();
+        let durability = Durability::new(writer, crate::connection::clock);
+        let waiting = QueueSummary { first_seq: 1030, next_seq: 1040, count: 10, ..QueueSummary::default() };
+        assert_eq!(durability.next_seq(&waiting), 1040, "a gap would be dropped in the place of messages");
+        assert_eq!(durability.next_seq(&QueueSummary::default()), FIRST_SEQ + 5000);
+    }
 }
