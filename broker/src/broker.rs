@@ -27,7 +27,9 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
+use tidegate_protocol::session::{
+    DropReason, Overflow, Published, Refusal, Reply, Request, Settlement, Step, Tag, WillFate,
+};
 
 pub(crate) use self::restoring::restored_publication;
 use crate::auth::{Authenticator, Peer};
@@ -226,6 +228,7 @@ impl Broker {
                     Reply::Refused(refusal)
                 }
             }),
+            Request::Transaction(steps) => Some(self.transact(client, steps, now, batch)),
             // Whoever has been replaced is being closed, and gets nothing confirmed that it did not do.
             Request::Release { packet_id } => {
                 // From here on the identifier is that of a new message [MQTT-4.3.3-12].
@@ -274,6 +277,21 @@ impl Broker {
                 None
             }
         }
+    }
+
+    /// All steps in order, or none of them.
+    fn transact(&self, client: &mut Client, steps: Vec<Step>, now: Now, batch: &mut Batch) -> Reply {
+        let mut matched = 0;
+        for step in steps {
+            match step {
+                Step::Publish(publish) => match self.publish(client, *publish, now, batch) {
+                    Ok(published) => matched += published.matched,
+                    Err(refusal) => return Reply::Refused(refusal),
+                },
+                Step::Settle { tag, settlement } => self.settle(client, tag, settlement, now, batch),
+            }
+        }
+        Reply::Published(Published { matched })
     }
 
     /// The store, and the number of the client's session in it, if both are there.

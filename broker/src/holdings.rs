@@ -48,6 +48,7 @@ impl Holdings {
         match name {
             // Sessions that choose ids have few subscriptions.
             SubscriptionName::Id(id) => self.subscriptions.iter().find(|known| known.id == *id),
+            SubscriptionName::Durable(_) => None,
             SubscriptionName::Filter { group, filter } => {
                 let of = |known: &Subscription| {
                     (known.filter(), known.group()).cmp(&(filter.as_str(), group.as_ref()))

@@ -219,6 +219,9 @@ impl World {
             overflow: None,
             conflate: None,
             copies: Copies::PerClient,
+            selector: None,
+            durable: None,
+            prefetch: None,
         };
         let reply = self.request(&mut guest.client, Request::Subscribe(vec![subscribe]));
         assert!(matches!(reply, Some(Reply::Subscribed(granted)) if granted[0].is_ok()));

@@ -335,6 +335,9 @@ fn subscribe(filter: &str, qos: QoS) -> Subscribe {
         overflow: None,
         conflate: None,
         copies: Copies::PerClient,
+        selector: None,
+        durable: None,
+        prefetch: None,
     }
 }
 

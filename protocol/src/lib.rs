@@ -21,6 +21,7 @@ pub mod packet_ids;
 pub mod publication;
 pub mod raw;
 mod reader;
+pub mod selector;
 pub mod session;
 pub mod stamped;
 pub mod stomp;

@@ -17,10 +17,11 @@ pub use self::close::{CloseKind, CloseReason};
 pub use self::delivery::{Delivery, DropReason, Lag, LagNotice, Settlement};
 pub use self::reply::{Connected, Granted, InFlight, InFlightState, Published, Refusal, Reply};
 pub use self::request::{
-    Authenticate, Connect, Copies, Credentials, Forms, Overflow, Publish, Request, RetainHandling, Subscribe,
-    SubscriptionName, Will, WillFate,
+    Authenticate, Connect, Copies, Credentials, Forms, Overflow, Publish, Request, RetainHandling, Step,
+    Subscribe, SubscriptionName, Will, WillFate,
 };
 pub use crate::packet_ids::PacketIds;
+pub use crate::selector::Selector;
 pub use crate::stamped::Stamped;
 use crate::websocket::Message;
 pub use crate::websocket::prepared::Outgoing;

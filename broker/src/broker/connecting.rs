@@ -185,6 +185,7 @@ impl Broker {
         self.publish_client_state(&id, true, now, batch);
         Ok(Connected {
             client_id: id,
+            temporary: client.outbox.client().to_string().into(),
             is_assigned,
             session_present: entered.is_present,
             session_expiry,

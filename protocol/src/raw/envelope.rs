@@ -229,6 +229,9 @@ impl Envelope {
             overflow: sub.overflow,
             conflate: sub.conflate,
             copies: Copies::PerClient,
+            selector: None,
+            durable: None,
+            prefetch: None,
         });
         let request = Request::Subscribe(subscribes.collect());
         self.request(request, Waiting::Sub { id: sub.id, filters });

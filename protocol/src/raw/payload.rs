@@ -140,6 +140,9 @@ fn subscribe(id: SubscriptionId, filter: &TopicFilter, setup: &PayloadOptions) -
         overflow: None,
         conflate: setup.conflate,
         copies: Copies::PerClient,
+        selector: None,
+        durable: None,
+        prefetch: None,
     }
 }
 

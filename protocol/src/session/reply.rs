@@ -46,6 +46,8 @@ pub enum Reply {
 pub struct Connected {
     /// Its name: as asked, or given by the broker.
     pub client_id: Arc<str>,
+    /// This connection's own level below `$temp/`, which nobody else can subscribe to. Unique among all connections.
+    pub temporary: Box<str>,
     /// The broker gave the name.
     pub is_assigned: bool,
     /// State of an earlier session was resumed.

@@ -2,7 +2,8 @@
 //!
 //! Parsed and checked by the session. Plain data.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use super::Reply;
 use super::{LagNotice, Settlement, SubscriptionId, Tag};
 use crate::publication::{Form, Publication, QoS};
+use crate::selector::Selector;
 use crate::topic::{ShareName, TopicFilter};
 
 /// What a session asks of the broker.
@@ -28,6 +30,9 @@ pub enum Request {
     Unsubscribe(Vec<SubscriptionName>),
     /// Publish; answered by [`Reply::Published`], at QoS 0 too. Sessions ignore the replies that they do not need.
     Publish(Box<Publish>),
+    /// Publish and settle in this order, all of it or nothing; answered by [`Reply::Published`], which counts what all of
+    /// them matched, or by one refusal.
+    Transaction(Vec<Step>),
     /// PUBREL came in, or the session refuses a publish itself: the packet id of a QoS 2 publish is free again.
     /// Answered by [`Reply::Released`], in the order of publishes.
     Release {
@@ -183,6 +188,14 @@ pub struct Subscribe {
     pub conflate: Option<Duration>,
     /// What happens when several of this client's filters match.
     pub copies: Copies,
+    /// Only what this selects.
+    pub selector: Option<Arc<Selector>>,
+    /// Kept under this name of its user's when the client is gone: everything that matches waits, and goes on with
+    /// whoever subscribes under the name again. Only with [`Copies::PerSubscription`].
+    pub durable: Option<Box<str>>,
+    /// How many messages of a queue, or of a durable subscription, may be with the client unsettled; `None`: the broker
+    /// chooses.
+    pub prefetch: Option<NonZeroU16>,
 }
 
 /// How a session names a subscription that exists.
@@ -197,6 +210,9 @@ pub enum SubscriptionName {
         /// As in [`Subscribe::filter`].
         filter: TopicFilter,
     },
+    /// What is kept under a name ([`Subscribe::durable`]), whether or not this client is subscribed to it: it is
+    /// forgotten, with all that waits.
+    Durable(Box<str>),
 }
 
 /// Which shared forms a subscription takes.
@@ -240,6 +256,20 @@ pub enum Copies {
     PerClient,
     /// One for each (STOMP).
     PerSubscription,
+}
+
+/// One step of a transaction.
+#[derive(Debug)]
+pub enum Step {
+    /// As [`Request::Publish`]. A transaction has none at QoS 2.
+    Publish(Box<Publish>),
+    /// As [`Request::Settle`].
+    Settle {
+        /// The delivery.
+        tag: Tag,
+        /// What becomes of it.
+        settlement: Settlement,
+    },
 }
 
 /// A message from this client.

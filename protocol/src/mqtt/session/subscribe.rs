@@ -71,6 +71,9 @@ impl MqttSession {
             overflow: None,
             conflate: None,
             copies: Copies::PerClient,
+            selector: None,
+            durable: None,
+            prefetch: None,
         })
     }
 

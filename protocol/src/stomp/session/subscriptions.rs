@@ -123,6 +123,9 @@ impl Subscriptions {
             overflow: None,
             conflate: None,
             copies: Copies::PerSubscription,
+            selector: None,
+            durable: None,
+            prefetch: None,
         })
     }
 
