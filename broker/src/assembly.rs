@@ -3,6 +3,7 @@
 mod storage;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::atomic::AtomicIsize;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ use crate::server::{self, AdmissionLimits, BindError, ListenerSettings, Server};
 use crate::store::StoreError;
 use crate::sys::{Reading, Sys};
 use crate::topic_rules::{RetainRule, TopicRule, TopicRules};
+use crate::work_queue;
 
 /// A broker that serves.
 pub struct Running {
@@ -132,6 +134,7 @@ impl Running {
             let durability = Arc::clone(durability);
             tasks.push(tokio::spawn(push_committed(Arc::clone(&broker), durability, ended.clone())));
         }
+        tasks.push(tokio::spawn(dispatch_queues(Arc::clone(&broker), ended.clone())));
         tasks.push(tokio::spawn(keep_deadlines(broker, ended)));
         Ok(Self {
             store,
@@ -296,6 +299,22 @@ async fn push_committed(broker: Arc<Broker>, durability: Arc<Durability>, mut en
     }
 }
 
+/// What consumers of queues have let go of, and what has come from the disk for them.
+async fn dispatch_queues(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
+    let mut batch = Batch::default();
+    loop {
+        // Both arms are cancel safe.
+        tokio::select! {
+            () = broker.queue_news() => {}
+            _ = ended.changed() => return,
+        }
+        let now = connection::clock();
+        broker.dispatch_queues(now, &mut batch);
+        batch.flush(now.instant);
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn housekeep(broker: Arc<Broker>, mut ended: watch::Receiver<()>) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
@@ -380,7 +399,25 @@ fn broker(
         total_bytes_max: config.queue_total_bytes(),
         metrics: Arc::clone(metrics),
     };
+    let queue = &config.work_queue;
+    let queues = work_queue::Rules {
+        limits: work_queue::Limits {
+            messages_max: queue.max_messages,
+            bytes_max: queue.max_bytes.bytes(),
+            message_ttl: queue.message_ttl,
+            when_full: queue.when_full.into(),
+        },
+        durable_limits: work_queue::Limits {
+            messages_max: config.queue.max_messages,
+            bytes_max: config.queue.max_bytes.bytes(),
+            message_ttl: None,
+            when_full: work_queue::WhenFull::DropOldest,
+        },
+        queues_max: queue.max_queues,
+        prefetch: NonZeroU16::new(queue.prefetch).unwrap_or(NonZeroU16::MIN),
+    };
     let rules = Rules {
+        queues,
         qos_max: qos_max(config),
         overflow_qos0: config.queue.overflow_qos0.into(),
         overflow_qos1: config.queue.overflow_qos1.into(),

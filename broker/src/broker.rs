@@ -4,6 +4,7 @@
 //!   connecting    who is it, and which session does it take up
 //!   subscribing   into the tables and out of them; retained messages for new subscriptions
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
+//!   queueing      queues: who consumes them, and what is kept for durable subscriptions
 //!   storing       the same for what the store has to know of
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
 //!   remembering   what the store is told of sessions and subscriptions
@@ -14,6 +15,7 @@
 mod connecting;
 mod leaving;
 mod publishing;
+mod queueing;
 mod remembering;
 mod restoring;
 mod storing;
@@ -46,6 +48,7 @@ use crate::router::shared::{Groups, Strategy};
 use crate::store::{Change, SessionKey, Ticket};
 use crate::subscription::Subscription;
 use crate::topic_rules::TopicRules;
+use crate::work_queue::{self, Lease, Queues};
 
 /// What the operator's file says about requests.
 #[derive(Clone, Debug)]
@@ -70,6 +73,8 @@ pub struct Rules {
     pub sessions_max: usize,
     /// `mqtt.shared_strategy`.
     pub shared_strategy: Strategy,
+    /// `[work_queue]`.
+    pub queues: work_queue::Rules,
 }
 
 /// The broker's core.
@@ -79,6 +84,7 @@ pub struct Broker {
     authenticator: Authenticator,
     router: Router<Subscription>,
     groups: Groups<Subscription>,
+    queues: Queues,
     retained: Retained,
     registry: Registry,
     deadlines: Deadlines,
@@ -130,6 +136,7 @@ impl Broker {
     ) -> Self {
         Self {
             registry: Registry::new(rules.sessions_max),
+            queues: Queues::new(rules.queues.queues_max),
             rules,
             topic_rules,
             authenticator,
@@ -182,6 +189,8 @@ impl Broker {
         let metrics = &self.metrics;
         metrics.subscriptions.set(self.router.subscriptions() as u64);
         metrics.shared_subscriptions.set(self.groups.members() as u64);
+        metrics.work_queues.set(self.queues.len() as u64);
+        metrics.work_queue_messages.set(self.queues.messages() as u64);
         metrics.sessions.set(self.registry.sessions() as u64);
         metrics.retained_messages.set(self.retained.len() as u64);
         metrics.retained_bytes.set(self.retained.bytes() as u64);
@@ -191,6 +200,7 @@ impl Broker {
     /// Forgets what has expired or is stale; called every few seconds.
     pub fn sweep(&self, now: Instant) {
         self.sweep_retained(now);
+        self.sweep_queues(now);
         self.router.sweep_cache();
     }
 
@@ -254,9 +264,9 @@ impl Broker {
                 })?;
                 // SEC-2: known before PUBREL.
                 if let Some((stored, packet_id)) = received.flatten()
-                    && let Some((durability, session)) = self.stored_session(client)
+                    && let Some(((durability, session), seq)) = self.stored_session(client).zip(stored.seq())
                 {
-                    let received = Change::Receive(SessionKey(session), stored.seq(), packet_id);
+                    let received = Change::Receive(SessionKey(session), seq, packet_id);
                     if let Err(refusal) = durability.submit(vec![received], batch) {
                         return Some(Reply::Refused(refusal));
                     }
@@ -313,6 +323,9 @@ impl Broker {
             .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.settle(tag)))
             .flatten()
             .flatten();
+        if let Some(lease) = settled.as_ref().and_then(|entry| entry.lease()) {
+            return self.settle_lease(lease, settlement);
+        }
         match (settlement, settled) {
             (Settlement::Accepted, _) => {}
             (Settlement::Dropped(reason), _) => self.metrics.dropped(reason, 1),
@@ -320,6 +333,26 @@ impl Broker {
                 self.redeliver(entry, &[client.key()], now, batch);
             }
             (Settlement::Requeue, _) => self.metrics.dropped(DropReason::Refused, 1),
+        }
+    }
+}
+
+/// What its consumer says of a message of a queue. It is back in the queue, or gone, when the delivery is let go of.
+impl Broker {
+    fn settle_lease(&self, lease: &Lease, settlement: Settlement) {
+        match settlement {
+            Settlement::Accepted => lease.settle(),
+            // The subscription or the connection has ended: another gets it.
+            Settlement::Dropped(DropReason::Closed) => {}
+            Settlement::Dropped(reason) => {
+                lease.settle();
+                self.metrics.dropped(reason, 1);
+            }
+            Settlement::Requeue => {
+                if !lease.refuse() {
+                    self.metrics.dropped(DropReason::Refused, 1);
+                }
+            }
         }
     }
 }

@@ -150,8 +150,10 @@ impl Client {
         let first = self.holdings.next_tags(into.len());
         if self.shares {
             self.outbox.note_unsettled(into);
-            let is_shared =
-                |entry: &Entry| entry.qos > QoS::AtMostOnce && entry.subscription.group().is_some();
+            let is_shared = |entry: &Entry| {
+                let is_shared = entry.subscription.group().is_some() || entry.is_lent();
+                entry.qos > QoS::AtMostOnce && is_shared
+            };
             self.holdings.hand_over(first, into.iter(), is_shared);
         }
         Some(first)

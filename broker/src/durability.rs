@@ -43,6 +43,12 @@ pub(crate) struct Planned {
     pub(crate) place: Place,
 }
 
+/// Whose messages wait on the disk.
+pub(crate) trait PageTaker: Send + Sync {
+    /// A page has been read.
+    fn take_page(self: Arc<Self>, page: Result<Page, StoreError>, now: Now);
+}
+
 /// Where a delivery goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -121,7 +127,12 @@ impl Durability {
     /// Hands over what nobody waits for.
     pub fn note(&self, changes: Changes) {
         // A store that was stopped has nothing to remember any more; else removals are always taken.
-        let _ = self.writer.submit(changes);
+        self.offer(changes);
+    }
+
+    /// The same, where it matters whether it was taken.
+    pub(crate) fn offer(&self, changes: Changes) -> bool {
+        self.writer.submit(changes).is_ok()
     }
 
     /// A message has left its queue.
@@ -142,17 +153,17 @@ impl Durability {
 
     // ---- pages ----
 
-    /// Reads more of a session's queue, behind all that was submitted so far, and hands it to the mailbox.
-    pub(crate) fn load(&self, mailbox: Weak<Mailbox>, session: u64, from_seq: u64) {
+    /// Reads more of a queue, behind all that was submitted so far, and hands it over.
+    pub(crate) fn load(&self, taker: Weak<dyn PageTaker>, session: u64, from_seq: u64) {
         let clock = self.clock;
         let limits = PageLimits { count_max: PAGE_MESSAGES_MAX, bytes_max: PAGE_BYTES_MAX };
         let deliver = move |page: Result<_, StoreError>| {
             // A writer that was stopped says so at once, to somebody who holds the mailbox's lock. Nobody waits for more
             // pages then.
             if !matches!(page, Err(StoreError::Closed))
-                && let Some(mailbox) = mailbox.upgrade()
+                && let Some(taker) = taker.upgrade()
             {
-                mailbox.take_page(page, clock());
+                taker.take_page(page, clock());
             }
         };
         self.writer.load(SessionKey(session), from_seq, limits, Box::new(deliver));
@@ -211,6 +222,11 @@ impl Durability {
             waker.wake();
         }
     }
+}
+
+/// The place of a delivery that has one.
+pub(crate) fn seq_of(entry: &Entry) -> u64 {
+    entry.stored.as_ref().and_then(|stored| stored.seq()).unwrap_or_default()
 }
 
 fn refusal(error: &StoreError) -> Refusal {

@@ -72,7 +72,7 @@ impl InFlight {
             Stage::Handed(entry) | Stage::Sent(_, entry) => entry.stored.as_ref(),
             Stage::Received(_, stored) => stored.as_ref(),
         });
-        seqs.map(|stored| stored.seq()).max()
+        seqs.filter_map(|stored| stored.seq()).max()
     }
 
     /// It is over. Gives the delivery, unless the client had it already.
@@ -108,6 +108,18 @@ impl InFlight {
             }
         }
         unsent
+    }
+
+    /// Takes out what belongs to queues: they give it to others.
+    pub fn take_lent(&mut self) -> Vec<Entry> {
+        let mut lent = Vec::new();
+        for unsettled in std::mem::take(&mut self.unsettled) {
+            match unsettled.stage {
+                Stage::Handed(entry) | Stage::Sent(_, entry) if entry.is_lent() => lent.push(entry),
+                _ => self.unsettled.push_back(unsettled),
+            }
+        }
+        lent
     }
 
     /// Takes out all that this client does not get any more. Others of its group may get it instead (MQTT 5 §4.8.2),

@@ -13,7 +13,6 @@
 //! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
 mod disk;
-mod remainder;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,13 +24,13 @@ use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, 
 
 pub(crate) use self::disk::FIRST_SEQ;
 pub use self::disk::Restored;
-use self::remainder::Remainder;
 use crate::durability::Durability;
 use crate::holdings::Holdings;
 use crate::outbox::lane::Lane;
 use crate::outbox::queue::{Limits, Pushed};
 use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
+use crate::remainder::Remainder;
 use crate::subscription::{Entry, Subscription};
 
 /// One session and its queue.
@@ -457,9 +456,15 @@ impl Mailbox {
     fn collect(&self, state: &mut State) {
         let Some(outbox) = state.outbox.take() else { return };
         let unsent = state.holdings.change_if_any(|unfinished| unfinished.in_flight.take_unsent());
-        let unsent = unsent.unwrap_or_default();
+        let mut unsent = unsent.unwrap_or_default();
+        // What belongs to queues goes back to them.
+        drop(state.holdings.change_if_any(|unfinished| unfinished.in_flight.take_lent()));
+        unsent.retain(|entry| !entry.is_lent());
         self.shared.entered(isize::try_from(unsent.len()).unwrap_or(isize::MAX));
-        let queued = outbox.take_acked();
+        let mut queued = outbox.take_acked();
+        let before = queued.len();
+        queued.retain(|entry| !entry.is_lent());
+        self.left(before - queued.len());
         if !(unsent.is_empty() && queued.is_empty()) {
             let waiting = state.backlog.take_where(|_| true);
             for entry in unsent.into_iter().chain(queued).chain(waiting) {

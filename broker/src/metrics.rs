@@ -59,6 +59,10 @@ pub struct Metrics {
     pub retained_bytes: Gauge,
     /// Subscriptions of all clients.
     pub subscriptions: Gauge,
+    /// Queues that hold messages or have consumers, and what durable subscriptions of STOMP are kept under.
+    pub work_queues: Gauge,
+    /// Messages in them.
+    pub work_queue_messages: Gauge,
     /// Those of them that share their messages with others of a group.
     pub shared_subscriptions: Gauge,
     /// Clients that have connected: their session is open, not only their socket.
@@ -276,6 +280,8 @@ impl Metrics {
             retained_messages: Gauge::default(),
             retained_bytes: Gauge::default(),
             subscriptions: Gauge::default(),
+            work_queues: Gauge::default(),
+            work_queue_messages: Gauge::default(),
             shared_subscriptions: Gauge::default(),
             sessions: Gauge::default(),
             clients: Gauge::default(),

@@ -2,14 +2,14 @@
 //! a socket.
 
 use std::fmt;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_protocol::publication::{Form, Publication, QoS};
-use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, SubscriptionId, Tag};
+use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, Selector, SubscriptionId, Tag};
 use tidegate_protocol::topic::{ShareName, TopicFilter};
 use triomphe::ThinArc;
 
@@ -18,6 +18,7 @@ use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 use crate::router::Member;
 use crate::router::shared::{Group, GroupMember};
+use crate::work_queue::{Lease, QueueName, WorkQueue};
 
 /// One subscription of one client, shared by all that know it. A single allocation of 56 bytes and the text of its
 /// filter, since there may be a million.
@@ -53,6 +54,8 @@ pub enum Target {
     Mailbox(Arc<Mailbox>),
     /// To one of a group.
     Group(Arc<Group<Subscription>>),
+    /// To one of those who consume a queue, and it is kept while there is nobody.
+    Queue(Arc<WorkQueue>),
 }
 
 /// What a subscription is to be like.
@@ -78,6 +81,10 @@ pub struct Terms {
     pub identifier: Option<NonZeroU32>,
     /// The group that it is a member of.
     pub group: Option<ShareName>,
+    /// Only what this selects.
+    pub selector: Option<Arc<Selector>>,
+    /// The queue that it consumes.
+    pub queue: Option<QueueName>,
 }
 
 /// What most subscriptions have none of.
@@ -88,6 +95,8 @@ struct Extras {
     conflate: Option<Duration>,
     identifier: Option<NonZeroU32>,
     share: Option<(ShareName, TopicFilter)>,
+    selector: Option<Arc<Selector>>,
+    queue: Option<QueueName>,
 }
 
 /// A publication on its way to one subscription.
@@ -127,14 +136,18 @@ impl Extras {
         conflate: None,
         identifier: None,
         share: None,
+        selector: None,
+        queue: None,
     };
 
     fn are_common(&self) -> bool {
-        let Self { overflow, overflow_acked, conflate, identifier, share } = self;
+        let Self { overflow, overflow_acked, conflate, identifier, share, selector, queue } = self;
         (*overflow, *overflow_acked) == (Self::COMMON.overflow, Self::COMMON.overflow_acked)
             && conflate.is_none()
             && identifier.is_none()
             && share.is_none()
+            && selector.is_none()
+            && queue.is_none()
     }
 }
 
@@ -151,6 +164,8 @@ impl Default for Terms {
             copies: Copies::PerClient,
             identifier: None,
             group: None,
+            selector: None,
+            queue: None,
         }
     }
 }
@@ -164,6 +179,8 @@ impl Subscription {
             conflate: terms.conflate,
             identifier: terms.identifier,
             share: terms.group.map(|name| (name, filter.clone())),
+            selector: terms.selector,
+            queue: terms.queue,
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let grant = Grant {
@@ -216,7 +233,7 @@ impl Grant {
         match &self.target {
             Target::Outbox(outbox) => outbox.note_dead(),
             Target::Mailbox(mailbox) => mailbox.note_dead(),
-            Target::Group(_) => {}
+            Target::Group(_) | Target::Queue(_) => {}
         }
     }
 
@@ -248,6 +265,21 @@ impl Grant {
     /// The group that it is a member of.
     pub fn group(&self) -> Option<&ShareName> {
         self.share().map(|(name, _)| name)
+    }
+
+    /// Whether its client wants it.
+    pub fn selects(&self, publication: &Publication) -> bool {
+        self.extras().selector.as_ref().is_none_or(|selector| selector.matches(publication))
+    }
+
+    /// What it selects.
+    pub fn selector(&self) -> Option<&Arc<Selector>> {
+        self.extras().selector.as_ref()
+    }
+
+    /// The queue that it consumes.
+    pub fn queue(&self) -> Option<&QueueName> {
+        self.extras().queue.as_ref()
     }
 
     /// Whether newer deliveries of a topic may take the place of queued ones.
@@ -306,7 +338,7 @@ impl GroupMember for Subscription {
         match &self.target {
             Target::Outbox(_) => true,
             Target::Mailbox(mailbox) => mailbox.is_online(),
-            Target::Group(_) => false,
+            Target::Group(_) | Target::Queue(_) => false,
         }
     }
 
@@ -314,7 +346,7 @@ impl GroupMember for Subscription {
         match &self.target {
             Target::Outbox(outbox) => outbox.pending(),
             Target::Mailbox(mailbox) => mailbox.pending(),
-            Target::Group(_) => 0,
+            Target::Group(_) | Target::Queue(_) => 0,
         }
     }
 }
@@ -326,6 +358,7 @@ impl Target {
             Self::Outbox(outbox) => outbox.client(),
             Self::Mailbox(mailbox) => mailbox.key(),
             Self::Group(group) => group.key(),
+            Self::Queue(queue) => queue.key(),
         }
     }
 }
@@ -374,10 +407,26 @@ impl Entry {
         }
     }
 
+    /// The lease, if it belongs to a queue.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.stored.as_ref().and_then(|stored| stored.lease())
+    }
+
+    /// Whether it belongs to a queue, and goes back to it.
+    pub fn is_lent(&self) -> bool {
+        self.lease().is_some()
+    }
+
     /// As the session gets it.
     pub fn into_delivery(self, tag: Tag) -> Delivery {
+        if let Some(lease) = self.lease() {
+            lease.send();
+            if self.qos == QoS::AtMostOnce {
+                lease.settle(); // sent is delivered
+            }
+        }
         Delivery {
-            packet_id: self.stored.as_ref().and_then(|stored| NonZeroU16::new(stored.packet_id())),
+            packet_id: self.stored.as_ref().and_then(|stored| stored.packet_id()),
             dup: self.stored.as_ref().is_some_and(|stored| stored.may_be_known()),
             publication: self.publication,
             qos: self.qos,

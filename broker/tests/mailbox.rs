@@ -106,6 +106,7 @@ impl World {
             session_expiry_default: Duration::ZERO,
             session_expiry_max: 24 * HOUR,
             sessions_max: 100,
+            queues: Default::default(),
             shared_strategy: shared::Strategy::RoundRobin,
         };
         change(&mut rules);

@@ -278,6 +278,7 @@ fn broker(change: impl FnOnce(&mut Rules)) -> Broker {
         session_expiry_default: Duration::ZERO,
         session_expiry_max: Duration::from_secs(u32::MAX.into()),
         sessions_max: 100,
+        queues: Default::default(),
         shared_strategy: shared::Strategy::RoundRobin,
     };
     change(&mut rules);

@@ -23,13 +23,14 @@ impl Broker {
         }
         client.standing = Standing::Unknown;
         let key = client.key();
+        self.leave_queues(client, now);
         // [MQTT-3.1.2-10]; without one nothing is published, 3.1.1 [MQTT-3.1.2-12].
         let will = client.will.take();
         match client.mailbox.take() {
             Some(mailbox) => self.leave_session(client, &mailbox, will, now, batch),
             None => {
                 for subscription in client.holdings.take_subscriptions() {
-                    self.route_out(&subscription);
+                    self.route_out(&subscription, now.instant);
                     subscription.end();
                 }
                 self.leave_to_others(client, key, now, batch);
@@ -106,7 +107,9 @@ impl Broker {
 
     fn hand_on(&self, entries: impl Iterator<Item = Entry>, key: u64, now: Now, batch: &mut Batch) {
         for entry in entries {
-            if entry.is_bound {
+            if entry.is_lent() {
+                drop(entry); // it goes back to its queue
+            } else if entry.is_bound {
                 self.metrics.dropped(DropReason::Closed, 1);
             } else if entry.publication.is_expired(now.instant) {
                 self.metrics.dropped(DropReason::Expired, 1);
@@ -126,7 +129,7 @@ impl Broker {
             self.metrics.sessions_away.sub(1);
         }
         for subscription in &remains.subscriptions {
-            self.route_out(subscription);
+            self.route_out(subscription, now.instant);
             subscription.end();
         }
         let stored = mailbox.take_stored_of(&remains.subscriptions, now);

@@ -9,9 +9,10 @@ use tidegate_protocol::session::{DropReason, Publish, Published, Refusal, Will};
 use tidegate_protocol::topic::Topic;
 use tracing::debug;
 
+use super::queueing::is_temporary;
 use super::{Batch, Broker, Now, ORDER_LOCKS};
 use crate::client::Client;
-use crate::durability::{Place, Planned};
+use crate::durability::{Place, Planned, seq_of};
 use crate::holdings::Holdings;
 use crate::mailbox::{Brought, Mailbox};
 use crate::outbox::Outbox;
@@ -20,6 +21,7 @@ use crate::router::Matched;
 use crate::router::shared::Group;
 use crate::store::{Change, SessionKey};
 use crate::subscription::{self, Entry, Subscription, Target};
+use crate::work_queue::WorkQueue;
 
 impl Broker {
     pub(super) fn publish(
@@ -135,6 +137,9 @@ impl Broker {
         if is_full {
             self.check_memory_for(&publication)?;
         }
+        if matches!(source, Source::Client { .. }) {
+            self.check_queue_for(&publication)?;
+        }
         self.check_store_for(&publication, &source)?;
         let order = if publication.retain { self.order_of(&publication.topic) } else { None };
         let _order = order.map(Mutex::lock);
@@ -162,6 +167,15 @@ impl Broker {
             return durability.admit();
         }
         Ok(())
+    }
+
+    /// A queue begins with its first message, and a full one takes no more. Asked before anything is kept or sent.
+    fn check_queue_for(&self, publication: &Publication) -> Result<(), Refusal> {
+        let Some(queue) = self.queue_of(&publication.topic)? else { return Ok(()) };
+        if queue.has_room_for(subscription::size_bytes(publication)) {
+            return Ok(());
+        }
+        Err(Refusal::Overloaded("the queue is full (work_queue.max_messages, work_queue.max_bytes)"))
     }
 
     /// While the memory of the whole broker is used up, nothing is promised that would have to wait for a client that
@@ -215,7 +229,12 @@ impl Broker {
         for target in matched.targets() {
             let member = &target.member;
             match &member.target {
+                _ if !member.selects(publication) => {}
                 Target::Group(group) => fan_out.push_to_one(group, publication, &[]),
+                Target::Queue(queue) => {
+                    let entry = Entry::live(publication, member, None, fan_out.size_bytes);
+                    fan_out.push_to_queue(queue, entry);
+                }
                 _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
                 _ => {
                     // RETAIN and QoS as the subscription wants: [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT-3.8.4-8].
@@ -259,17 +278,19 @@ fn is_stored(
     received: &Option<(Arc<Mailbox>, u16)>,
     matched: &Matched<Subscription>,
 ) -> bool {
-    let is_durable = |member: &Subscription| {
-        member.qos > QoS::AtMostOnce && matches!(member.target, Target::Mailbox(_) | Target::Group(_))
+    let is_acked = publication.qos > QoS::AtMostOnce;
+    let is_durable = |member: &Subscription| match member.target {
+        Target::Mailbox(_) | Target::Group(_) => is_acked && member.qos > QoS::AtMostOnce,
+        Target::Queue(_) => true,
+        Target::Outbox(_) => false,
     };
     publication.retain
         || received.is_some()
-        || (publication.qos > QoS::AtMostOnce
-            && matched.targets().iter().any(|target| is_durable(&target.member)))
+        || matched.targets().iter().any(|target| is_durable(&target.member))
 }
 
 fn check_topic(publication: &Publication) -> Result<(), Refusal> {
-    if publication.topic.is_reserved() {
+    if publication.topic.is_reserved() && !is_temporary(&publication.topic) {
         return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
     }
     Ok(())
@@ -280,10 +301,7 @@ fn check_topic(publication: &Publication) -> Result<(), Refusal> {
 const REPLACED: Refusal = Refusal::Overloaded("another connection has this session");
 
 fn has_sessions(matched: &Matched<Subscription>) -> bool {
-    matched
-        .targets()
-        .iter()
-        .any(|target| matches!(target.member.target, Target::Mailbox(_) | Target::Group(_)))
+    matched.targets().iter().any(|target| !matches!(target.member.target, Target::Outbox(_)))
 }
 
 /// One publication on its way to many.
@@ -307,16 +325,37 @@ impl FanOut<'_> {
                 self.after_bring(brought);
                 pushed
             }
-            Target::Group(_) => Pushed::Closed,
+            Target::Group(_) | Target::Queue(_) => Pushed::Closed,
         };
         self.tally.add(pushed);
         pushed
+    }
+
+    /// Into a queue that the store knows nothing of, and on to a consumer.
+    fn push_to_queue(&mut self, queue: &Arc<WorkQueue>, entry: Entry) {
+        if queue.skips(entry.publication.publisher) {
+            return; // [MQTT-3.8.3-3] for a durable subscription
+        }
+        match queue.push(entry, self.now.instant) {
+            Ok(()) => {
+                self.tally.add(Pushed::Stored);
+                self.dispatch(queue);
+            }
+            Err(pushed) => self.tally.add(pushed),
+        }
+    }
+
+    fn dispatch(&mut self, queue: &Arc<WorkQueue>) {
+        self.batch.touched.extend(queue.dispatch(self.now.instant).touched);
     }
 
     /// The same for a delivery that has its place in the store.
     pub(super) fn push_planned(&mut self, planned: Planned) {
         let Planned { entry, place } = planned;
         let member = entry.subscription.clone();
+        if let (Place::Unstored, Target::Queue(queue)) = (place, &member.target) {
+            return self.push_to_queue(queue, entry);
+        }
         if place == Place::Unstored {
             let again = entry.subscription.group().is_some().then(|| entry.clone());
             if self.push(&member, entry) == Pushed::Closed
@@ -325,6 +364,11 @@ impl FanOut<'_> {
                 self.broker.redeliver(again, &[member.target.client()], self.now, self.batch);
             }
             return;
+        }
+        if let Target::Queue(queue) = &member.target {
+            self.tally.add(Pushed::Stored);
+            queue.bring(seq_of(&entry), entry, place, self.now.instant);
+            return self.dispatch(queue);
         }
         let Target::Mailbox(mailbox) = &member.target else { return };
         let again = (place == Place::Memory && member.group().is_some()).then(|| entry.clone());
@@ -376,7 +420,7 @@ impl FanOut<'_> {
         while let Some(member) = group.pick(self.broker.rules.shared_strategy, &tried) {
             // [MQTT-4.8.2-3]
             let entry = Entry::live(publication, &member, None, self.size_bytes);
-            if self.push(&member, entry) != Pushed::Closed {
+            if member.selects(publication) && self.push(&member, entry) != Pushed::Closed {
                 return;
             }
             tried.push(member.target.client());

@@ -108,7 +108,7 @@ impl Broker {
 fn session_of(subscription: &Subscription) -> Option<SessionKey> {
     match &subscription.target {
         Target::Mailbox(mailbox) => Some(SessionKey(mailbox.key())),
-        Target::Outbox(_) | Target::Group(_) => None,
+        Target::Outbox(_) | Target::Group(_) | Target::Queue(_) => None,
     }
 }
 
@@ -154,6 +154,7 @@ fn subscription_record(subscription: &Subscription, filter: &TopicFilter) -> Sub
         overflow_acked: subscription.policy(QoS::AtLeastOnce),
         conflate_ms: subscription.conflate().map(in_ms),
         copies: subscription.copies,
+        selector: subscription.selector().map(|selector| selector.as_str().into()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate_protocol::publication::Publication;
 use tidegate_protocol::session::{Refusal, Will};
 
+use super::queueing::consumed;
 use super::remembering::NEVER;
 use super::{Batch, Broker, FIRST_MAILBOX, Now};
 use crate::durability::Durability;
@@ -17,6 +18,7 @@ use crate::store::{
     WillRecord,
 };
 use crate::subscription::{Subscription, Target, Terms};
+use crate::work_queue::QueueName;
 
 impl Broker {
     /// Takes over one thing that was stored. Nothing without a store.
@@ -28,7 +30,10 @@ impl Broker {
         match (recovered, &self.durability) {
             (_, None) => Ok(()),
             (Recovered::Session(session), Some(durability)) => {
-                self.restore_session(*session, durability, now);
+                match QueueName::of_record(&session.record.name) {
+                    Some(name) => self.restore_queue(&name, *session, durability, now),
+                    None => self.restore_session(*session, durability, now),
+                }
                 Ok(())
             }
             (Recovered::Retained(record), Some(durability)) => {
@@ -101,6 +106,8 @@ impl Broker {
             conflate: record.conflate_ms.map(Duration::from_millis),
             copies: record.copies,
             identifier: record.identifier,
+            selector: None,
+            queue: consumed(record.key.group.as_ref(), &record.key.filter),
             group: record.key.group,
         };
         Subscription::new(Target::Mailbox(Arc::clone(mailbox)), record.key.id, &record.key.filter, terms)

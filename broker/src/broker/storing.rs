@@ -8,7 +8,7 @@ use tidegate_protocol::session::{Published, Refusal};
 
 use super::publishing::{FanOut, Tally};
 use super::{Batch, Broker, Now};
-use crate::durability::{Deferred, Durability, Place, Planned, Stored};
+use crate::durability::{Deferred, Durability, Place, Planned, Stored, seq_of};
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 use crate::outbox::queue::Pushed;
@@ -16,6 +16,7 @@ use crate::router::Matched;
 use crate::router::shared::{Group, Strategy};
 use crate::store::{BodyId, Change, Changes, PublicationRecord, ReferenceRecord, SessionKey, Ticket};
 use crate::subscription::{self, Entry, Subscription, Target};
+use crate::work_queue::WorkQueue;
 
 /// Commits that one turn of the task deals with, before others get theirs.
 const DEFERRED_MAX: usize = 256;
@@ -35,7 +36,13 @@ impl Broker {
         for target in matched.targets() {
             let member = &target.member;
             match &member.target {
+                _ if !member.selects(publication) => {}
                 Target::Group(group) => plan.add_one_of(group, self.rules.shared_strategy, &[]),
+                Target::Queue(queue) => {
+                    if !queue.skips(publication.publisher) {
+                        plan.add_to_queue(queue, member);
+                    }
+                }
                 _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
                 _ => {
                     plan.add(Entry::live(publication, member, target.also.clone(), plan.size_bytes));
@@ -50,7 +57,10 @@ impl Broker {
         }
         if publication.qos == QoS::AtMostOnce {
             // Nobody has a promise: it goes on without the disk.
-            durability.note(std::mem::take(&mut plan.changes));
+            let changes = std::mem::take(&mut plan.changes);
+            if !changes.is_empty() && !durability.offer(changes) {
+                plan.forget_places();
+            }
         }
         let ticket = match plan.submit(batch) {
             Ok(ticket) => ticket,
@@ -176,13 +186,34 @@ impl<'a> Plan<'a> {
                 return Some(pushed);
             }
         };
-        if !std::mem::replace(&mut self.references, true) {
-            self.changes.push(Change::PutBody(self.body, Box::new(self.record())));
-        }
+        self.refer_to_body();
         self.changes.push(Change::Enqueue(SessionKey(mailbox.key()), seq, self.reference(&entry)));
         entry.stored = Some(Stored::new(self.durability, mailbox.key(), seq, false));
         self.planned.push(Planned { entry, place });
         None
+    }
+
+    /// Adds a message to a queue. At QoS 0, while the store takes nothing, it waits in memory.
+    fn add_to_queue(&mut self, queue: &Arc<WorkQueue>, member: &Subscription) {
+        let mut entry = Entry::live(self.publication, member, None, self.size_bytes);
+        if self.publication.qos == QoS::AtMostOnce && self.durability.admit().is_err() {
+            return self.planned.push(Planned { entry, place: Place::Unstored });
+        }
+        let (seq, place) = match queue.reserve(entry.size_bytes) {
+            Ok(reserved) => reserved,
+            Err(pushed) => return self.tally.add(pushed),
+        };
+        self.changes.extend(Broker::introduce(queue));
+        self.refer_to_body();
+        self.changes.push(Change::Enqueue(SessionKey(queue.key()), seq, self.reference(&entry)));
+        entry.stored = Some(Stored::new(self.durability, queue.key(), seq, false));
+        self.planned.push(Planned { entry, place });
+    }
+
+    fn refer_to_body(&mut self) {
+        if !std::mem::replace(&mut self.references, true) {
+            self.changes.push(Change::PutBody(self.body, Box::new(self.record())));
+        }
     }
 
     /// Adds a delivery to one member of a group; to another when that one is on its way out.
@@ -191,7 +222,7 @@ impl<'a> Plan<'a> {
         while let Some(member) = group.pick(strategy, &tried) {
             // [MQTT-4.8.2-3]
             let entry = Entry::live(self.publication, &member, None, self.size_bytes);
-            if self.add(entry) != Some(Pushed::Closed) {
+            if member.selects(self.publication) && self.add(entry) != Some(Pushed::Closed) {
                 return;
             }
             tried.push(member.target.client());
@@ -231,6 +262,15 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The store takes nothing: what waits has to wait in memory.
+    fn forget_places(&mut self) {
+        for planned in &mut self.planned {
+            give_up(planned);
+            planned.place = Place::Unstored;
+            planned.entry.stored = None;
+        }
+    }
+
     fn give_up(&self) {
         self.planned.iter().for_each(give_up);
     }
@@ -245,7 +285,9 @@ fn slow_receiver(planned: &Planned, now: Now) -> Option<Arc<Outbox>> {
 }
 
 fn give_up(planned: &Planned) {
-    if let Target::Mailbox(mailbox) = &planned.entry.subscription.target {
-        mailbox.give_up(&planned.entry, planned.place);
+    match &planned.entry.subscription.target {
+        Target::Mailbox(mailbox) => mailbox.give_up(&planned.entry, planned.place),
+        Target::Queue(queue) => queue.give_up(seq_of(&planned.entry), &planned.entry, planned.place),
+        Target::Outbox(_) | Target::Group(_) => {}
     }
 }

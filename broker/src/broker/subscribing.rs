@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{
-    Copies, Granted, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
+    Copies, Granted, Overflow, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
 };
 
+use super::queueing::{Joining, check_filter};
 use super::{Batch, Broker, Now};
 use crate::client::Client;
 use crate::holdings::Holdings;
@@ -25,8 +26,12 @@ impl Broker {
         let target = client.target();
         let limit = usize::try_from(client.subscriptions_max).unwrap_or(usize::MAX);
         let qos = subscribe.qos.min(self.rules.qos_max);
-        let (filter, retained) = (subscribe.filter.clone(), subscribe.retained);
-        if subscribe.group.is_some() {
+        check_filter(client, &subscribe.filter)?;
+        let queue = self.queue_for(client, &subscribe, batch)?;
+        // A queue's messages are settled once.
+        let qos = if queue.is_some() { qos.min(QoS::AtLeastOnce) } else { qos };
+        let (filter, retained, prefetch) = (subscribe.filter.clone(), subscribe.retained, subscribe.prefetch);
+        if subscribe.group.is_some() || queue.is_some() {
             // What it has not acknowledged at its end goes to others of the group.
             client.shares = true;
             client.outbox.keep_acked();
@@ -37,7 +42,7 @@ impl Broker {
                 return Err(Refusal::Quota { name: "mqtt.max_subscriptions", limit });
             }
             let id = id_for(&subscribe, old.as_ref(), holdings);
-            let subscription = self.subscription(target, id, qos, subscribe);
+            let subscription = self.subscription(target, id, qos, subscribe, queue.as_ref());
             self.remember_subscription(&subscription, &filter, old.as_ref(), batch)?;
             // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
@@ -53,6 +58,7 @@ impl Broker {
                 RetainHandling::SendIfNew => old.is_none(),
                 RetainHandling::Skip => false,
             };
+            let is_wanted = is_wanted && queue.as_ref().is_none_or(|joined| joined.is_new);
             if is_wanted && subscription.group().is_none() {
                 let cursor = self.retained.matching_names(&filter);
                 holdings.change(|unfinished| unfinished.cursors.push((subscription.clone(), cursor)));
@@ -65,6 +71,9 @@ impl Broker {
         if let Some(old) = old.filter(|old| old.filter() != subscription.filter()) {
             self.take_out(client, &old, now, batch);
         }
+        if let Some(Joining { queue, .. }) = queue {
+            self.join_queue(client, &queue, &subscription, prefetch, now)?;
+        }
         Ok(Granted { qos })
     }
 
@@ -74,24 +83,35 @@ impl Broker {
         id: SubscriptionId,
         qos: QoS,
         subscribe: Subscribe,
+        queue: Option<&Joining>,
     ) -> Subscription {
+        // What does not fit stays in the queue.
+        let (overflow, overflow_acked) = match queue {
+            Some(_) => (Overflow::DropNewest, Overflow::DropNewest),
+            None => (subscribe.overflow.unwrap_or(self.rules.overflow_qos0), self.rules.overflow_qos1),
+        };
         let terms = Terms {
             qos,
             forms: subscribe.forms,
             no_local: subscribe.no_local,
             retain_as_published: subscribe.retain_as_published,
-            overflow: subscribe.overflow.unwrap_or(self.rules.overflow_qos0),
-            overflow_acked: self.rules.overflow_qos1,
-            conflate: subscribe.conflate,
+            overflow,
+            overflow_acked,
+            conflate: subscribe.conflate.filter(|_| queue.is_none()),
             copies: subscribe.copies,
             identifier: subscribe.identifier,
             group: subscribe.group,
+            selector: subscribe.selector,
+            queue: queue.map(|joining| joining.queue.name().clone()),
         };
         Subscription::new(target, id, &subscribe.filter, terms)
     }
 
     /// Enters a subscription in the place of an older one of the same client, filter and id.
     pub(super) fn route_in(&self, subscription: &Subscription) {
+        if subscription.queue().is_some() {
+            return; // the queue has its own entry, and a connection joins it
+        }
         let Some((group, filter)) = subscription.share() else {
             self.router.subscribe(subscription.clone());
             return;
@@ -106,8 +126,11 @@ impl Broker {
     }
 
     /// Takes a subscription out of the tables.
-    pub(super) fn route_out(&self, subscription: &Subscription) {
+    pub(super) fn route_out(&self, subscription: &Subscription, now: Instant) {
         let client = subscription.target.client();
+        if let Some(name) = subscription.queue() {
+            return self.leave_queue(name, client, subscription.id, now);
+        }
         match subscription.share() {
             None => {
                 self.router.unsubscribe(subscription.filter(), client, subscription.id);
@@ -127,6 +150,9 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> bool {
+        if let SubscriptionName::Durable(name) = name {
+            return self.forget_durable(client, name, now, batch);
+        }
         let removed = client.with(|holdings| {
             let found = holdings.find(name).cloned()?;
             holdings.remove(&found);
@@ -142,7 +168,7 @@ impl Broker {
     /// Out of the tables; what waits for it and was not sent goes to others of its group.
     /// [MQTT-3.10.4-2]; what was sent is completed, since the exchanges under way are not touched [MQTT-3.10.4-3].
     fn take_out(&self, client: &Client, subscription: &Subscription, now: Now, batch: &mut Batch) {
-        self.route_out(subscription);
+        self.route_out(subscription, now.instant);
         // Before it ends, since what is queued for a dead one may be skipped by any flush; and after it, for a publisher
         // that had chosen it already.
         let mut waiting = take_waiting(client, subscription, now.instant);
@@ -151,7 +177,7 @@ impl Broker {
         if let Some(mailbox) = &client.mailbox {
             waiting.extend(mailbox.take_stored_of(std::slice::from_ref(subscription), now));
         }
-        for entry in waiting {
+        for entry in waiting.into_iter().filter(|entry| !entry.is_lent()) {
             self.redeliver(entry, &[client.key()], now, batch);
         }
     }
@@ -175,6 +201,9 @@ impl Broker {
                     let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
                     outbox.push_retained(names.iter().filter_map(|name| {
                         let publication = self.retained.get(name, now)?;
+                        if !subscription.selects(&publication) {
+                            return None;
+                        }
                         // With RETAIN, 3.1.1 [MQTT-3.3.1-8].
                         Some(Entry::retained(publication, subscription))
                     }));

@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     listeners(config, &mut findings);
     websocket(config, &mut findings);
     queue(config, &mut findings);
+    work_queue(config, &mut findings);
     mqtt(config, &mut findings);
     stomp_and_raw(config, &mut findings);
     topics(config, &mut findings);
@@ -221,6 +222,17 @@ fn queue(config: &Config, findings: &mut Findings) {
             findings.wrong(&["queue.total_bytes", "queue.max_bytes", "websocket.max_message_size"], message);
         }
     }
+}
+
+fn work_queue(config: &Config, findings: &mut Findings) {
+    let queue = &config.work_queue;
+    findings.range("work_queue.max_queues", queue.max_queues, 1, 1_000_000);
+    findings.range("work_queue.max_messages", queue.max_messages, 1, 100_000_000);
+    findings.size("work_queue.max_bytes", queue.max_bytes, 4 * KIB, usize::MAX >> 2);
+    if let Some(ttl) = queue.message_ttl {
+        findings.time("work_queue.message_ttl", ttl, SECOND, 3650 * DAY);
+    }
+    findings.range("work_queue.prefetch", queue.prefetch, 1, u16::MAX);
 }
 
 fn mqtt(config: &Config, findings: &mut Findings) {

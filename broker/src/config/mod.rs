@@ -18,6 +18,7 @@ use tidegate_protocol::session;
 use tidegate_protocol::subprotocol::Family;
 
 use crate::store;
+use crate::work_queue;
 pub use error::{ConfigError, Place, Problem};
 pub use load::{BUILT_IN, Source, environment};
 pub use memory::memory_bytes;
@@ -31,6 +32,7 @@ pub struct Config {
     pub listener: Vec<Listener>,
     pub websocket: WebSocket,
     pub queue: Queue,
+    pub work_queue: WorkQueue,
     pub mqtt: Mqtt,
     pub stomp: Stomp,
     pub raw: Raw,
@@ -218,6 +220,20 @@ pub struct Auth {
     pub scram_file: Option<PathBuf>,
 }
 
+/// `[work_queue]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "conf/tidegate.toml documents each key")]
+pub struct WorkQueue {
+    pub max_queues: usize,
+    pub max_messages: usize,
+    pub max_bytes: ByteSize,
+    #[serde(with = "units::or_none")]
+    pub message_ttl: Option<Duration>,
+    pub when_full: WhenFull,
+    pub prefetch: u16,
+}
+
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -356,6 +372,10 @@ words! {
     }
 }
 words! {
+    /// What a full queue does.
+    WhenFull { Refuse = "refuse": "Publishers are told.", DropOldest = "drop_oldest": "The oldest go." }
+}
+words! {
     /// When an acknowledgement may leave.
     StoreSync {
         Group = "group": "One fsync for all that came in meanwhile.",
@@ -385,6 +405,15 @@ impl From<Overflow> for session::Overflow {
             Overflow::DropNewest => Self::DropNewest,
             Overflow::Conflate => Self::Conflate,
             Overflow::Disconnect => Self::Disconnect,
+        }
+    }
+}
+
+impl From<WhenFull> for work_queue::WhenFull {
+    fn from(when_full: WhenFull) -> Self {
+        match when_full {
+            WhenFull::Refuse => Self::Refuse,
+            WhenFull::DropOldest => Self::DropOldest,
         }
     }
 }

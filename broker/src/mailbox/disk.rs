@@ -11,13 +11,13 @@ use tidegate_protocol::session::{CloseKind, CloseReason, DropReason, Overflow, W
 use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 use tracing::error;
 
-use super::remainder::Remainder;
 use super::{Brought, Mailbox, State};
 use crate::broker::{Now, restored_publication};
-use crate::durability::{Durability, Place, Stored};
+use crate::durability::{Durability, PageTaker, Place, Stored};
 use crate::outbox::queue::{Limits, Pushed, Signals};
 use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
+use crate::remainder::Remainder;
 use crate::store::{Page, QueueSummary, QueuedMessage, StoreError};
 use crate::subscription::{Entry, Subscription, Target, Terms};
 
@@ -121,7 +121,7 @@ impl Mailbox {
         if place == Place::Disk {
             keep(&entry);
             if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
-                remainder.arrived(stored.seq());
+                remainder.arrived(stored.seq().unwrap_or_default());
             }
             self.note(&state);
             let Some(outbox) = state.outbox.clone() else { return Brought::away(Pushed::Stored) };
@@ -153,7 +153,7 @@ impl Mailbox {
             }
             Place::Disk => {
                 if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
-                    remainder.give_up(stored.seq(), entry.size_bytes);
+                    remainder.give_up(stored.seq().unwrap_or_default(), entry.size_bytes);
                 }
                 self.note(&state);
                 // It may have waited for this place.
@@ -218,7 +218,7 @@ impl Mailbox {
         }
         let in_flight = state.holdings.unfinished().and_then(|unfinished| unfinished.in_flight.last_seq());
         let goes = |entry: &Entry| {
-            let seq = entry.stored.as_ref().map(|stored| stored.seq());
+            let seq = entry.stored.as_ref().and_then(|stored| stored.seq());
             seq.is_some_and(|seq| in_flight.is_none_or(|last| seq > last))
         };
         let evicted = state.backlog.take_where(goes);
@@ -227,7 +227,11 @@ impl Mailbox {
         let mut first_seq = u64::MAX;
         for entry in &evicted {
             amount = amount + Amount { messages: 1, bytes: entry.size_bytes as usize };
-            first_seq = first_seq.min(entry.stored.as_ref().map_or(u64::MAX, |stored| stored.seq()));
+            first_seq = entry
+                .stored
+                .as_ref()
+                .and_then(|stored| stored.seq())
+                .map_or(first_seq, |seq| first_seq.min(seq));
             keep(entry);
         }
         if !evicted.is_empty() {
@@ -243,12 +247,14 @@ impl Mailbox {
         if state.backlog.len() < PAGE_BELOW
             && let Some(from_seq) = remainder.ask(state.next_seq)
         {
-            durability.load(Arc::downgrade(self), self.key, from_seq);
+            let taker: Arc<dyn PageTaker> = Arc::clone(self) as _;
+            durability.load(Arc::downgrade(&taker), self.key, from_seq);
         }
     }
+}
 
-    /// A page has been read.
-    pub(crate) fn take_page(self: &Arc<Self>, page: Result<Page, StoreError>, now: Now) {
+impl PageTaker for Mailbox {
+    fn take_page(self: Arc<Self>, page: Result<Page, StoreError>, now: Now) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(remainder) = &mut state.remainder else { return };
@@ -260,8 +266,7 @@ impl Mailbox {
                 if let Some(wanted) = remainder.answer() {
                     let mut taken = Amount::default();
                     for message in std::mem::take(&mut page.messages) {
-                        let is_wanted = (wanted.from_seq..wanted.until).contains(&message.seq);
-                        if is_wanted && message.reference.received.is_none() {
+                        if wanted.has(message.seq) && message.reference.received.is_none() {
                             taken =
                                 taken + Amount { messages: 1, bytes: message.reference.size_bytes as usize };
                             self.take_message(state, message, now);
@@ -289,7 +294,9 @@ impl Mailbox {
         self.note(state);
         outbox.signal(Signals::SESSION);
     }
+}
 
+impl Mailbox {
     fn take_message(self: &Arc<Self>, state: &mut State, message: QueuedMessage, now: Now) {
         let known_until = state.known_until;
         // [MQTT-3.10.4-3]: what an earlier run may have begun to deliver at QoS 2 is completed, unsubscribed or not.

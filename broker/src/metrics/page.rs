@@ -55,6 +55,10 @@ impl Collector for Page {
         gauge(&mut encoder, "retained_messages", "Retained messages", metrics.retained_messages.value())?;
         gauge(&mut encoder, "retained_bytes", "Bytes of retained messages", metrics.retained_bytes.value())?;
         gauge(&mut encoder, "subscriptions", "Subscriptions of all clients", metrics.subscriptions.value())?;
+        let queues = metrics.work_queues.value();
+        gauge(&mut encoder, "work_queues", "Queues of one consumer per message", queues)?;
+        let queued = metrics.work_queue_messages.value();
+        gauge(&mut encoder, "work_queue_messages", "Messages in work queues", queued)?;
         gauge(&mut encoder, "sessions", "Sessions that outlive their connections", metrics.sessions.value())?;
         deflate(&metrics.deflate, &mut encoder)?;
         store(&metrics.store, &mut encoder)?;

@@ -97,6 +97,9 @@ pub struct SubscriptionRecord {
     /// How it counts beside other subscriptions of its client.
     #[serde(with = "wire::copies")]
     pub copies: Copies,
+    /// Only what this selects. Records of before it was there have none.
+    #[serde(default)]
+    pub selector: Option<Box<str>>,
 }
 
 /// One published message. Cloning shares topic and payload.

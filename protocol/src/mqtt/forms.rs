@@ -84,7 +84,7 @@ pub(super) fn stamped(delivery: &Delivery, version: Version, qos: QoS, packet_id
         publication: Arc::clone(publication),
         form,
         tag: delivery.tag,
-        first: publish_first_byte(delivery.dup, qos, delivery.retain),
+        first: publish_first_byte(delivery.is_dup(), qos, delivery.retain),
         packet_id,
         packet_id_at: u32::try_from(publish_packet_id_at(message, publication.topic.as_str())).ok()?,
     })

@@ -30,10 +30,18 @@ pub struct Delivery {
     pub also: Option<Arc<[NonZeroU32]>>,
     /// The id that it should go by, if that is free: the same at every attempt, so that the client knows it again.
     pub packet_id: Option<NonZeroU16>,
-    /// The client may have been sent it before.
+    /// It may have been sent before: to this client under [`Delivery::packet_id`], or without that to another one.
     pub dup: bool,
     /// For [`Request::Settle`]. At QoS 0 only a drop is settled.
     pub tag: Tag,
+}
+
+impl Delivery {
+    /// It may have been sent to this client before: what another one of a queue had is new to this one.
+    #[must_use]
+    pub const fn is_dup(&self) -> bool {
+        self.dup && self.packet_id.is_some()
+    }
 }
 
 /// What became of a delivery.

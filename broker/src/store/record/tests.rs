@@ -41,6 +41,7 @@ fn subscription() -> SubscriptionRecord {
         overflow_acked: Overflow::Disconnect,
         conflate_ms: Some(250),
         copies: Copies::PerSubscription,
+        selector: Some("a = 1".into()),
     }
 }
 

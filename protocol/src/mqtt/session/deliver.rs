@@ -122,7 +122,7 @@ impl MqttSession {
 
 /// Of an acknowledged delivery that may have been sent before [MQTT-3.3.1-1]. QoS 0 has none [MQTT-3.3.1-2].
 const fn is_dup(delivery: &Delivery, packet_id: u16) -> bool {
-    delivery.dup && packet_id != 0
+    delivery.is_dup() && packet_id != 0
 }
 
 fn properties(delivery: &Delivery, sending: &Sending<'_>) -> BytesMut {

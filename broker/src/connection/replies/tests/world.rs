@@ -162,6 +162,7 @@ fn broker(durability: &Arc<Durability>) -> Broker {
         session_expiry_default: Duration::ZERO,
         session_expiry_max: Duration::from_secs(3600),
         sessions_max: 100,
+        queues: Default::default(),
         shared_strategy: Strategy::RoundRobin,
     };
     let shared = Shared {

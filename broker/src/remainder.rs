@@ -1,4 +1,4 @@
-//! What waits for a session on the disk alone, in a few numbers, and the one page of it that is on its way. Plain data.
+//! What waits in a session's queue, or one of its own, on the disk alone, in a few numbers, and the one page of it that is on its way. Plain data.
 //!
 //! ```text
 //!   Idle ──ask──▶ Asked ──page──▶ Idle … until the last page
@@ -15,7 +15,7 @@ use crate::store::Page;
 
 /// See the file's first lines.
 #[derive(Debug)]
-pub(super) struct Remainder {
+pub(crate) struct Remainder {
     from_seq: u64,
     /// About: what failed or could not be read is found out with the last page.
     count: u64,
@@ -39,42 +39,49 @@ enum Load {
 
 /// What of a page that has come is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Messages from this place on.
-    pub(super) from_seq: u64,
+    pub(crate) from_seq: u64,
     /// And before this one.
-    pub(super) until: u64,
+    pub(crate) until: u64,
+}
+
+impl Wanted {
+    /// Whether the message at this place is.
+    pub(crate) fn has(&self, seq: u64) -> bool {
+        (self.from_seq..self.until).contains(&seq)
+    }
 }
 
 impl Remainder {
     /// Nothing yet, and all from here on will be.
-    pub(super) fn new(from_seq: u64) -> Self {
+    pub(crate) fn new(from_seq: u64) -> Self {
         Self { from_seq, count: 0, bytes: 0, arriving: BTreeSet::new(), load: Load::Idle }
     }
 
     /// So much, found after a restart.
-    pub(super) fn found(from_seq: u64, count: u64, bytes: u64) -> Self {
+    pub(crate) fn found(from_seq: u64, count: u64, bytes: u64) -> Self {
         Self { from_seq, count, bytes, arriving: BTreeSet::new(), load: Load::Idle }
     }
 
-    pub(super) const fn first_seq(&self) -> u64 {
+    pub(crate) const fn first_seq(&self) -> u64 {
         self.from_seq
     }
 
-    pub(super) fn amount(&self) -> Amount {
+    pub(crate) fn amount(&self) -> Amount {
         let number = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Amount { messages: number(self.count), bytes: number(self.bytes) }
     }
 
     /// A place is taken for a message.
-    pub(super) fn enter(&mut self, seq: u64, size_bytes: u32) {
+    pub(crate) fn enter(&mut self, seq: u64, size_bytes: u32) {
         self.count += 1;
         self.bytes += u64::from(size_bytes);
         self.arriving.insert(seq);
     }
 
     /// The store has been told.
-    pub(super) fn arrived(&mut self, seq: u64) {
+    pub(crate) fn arrived(&mut self, seq: u64) {
         self.arriving.remove(&seq);
         if self.load == Load::Blocked {
             self.load = Load::Idle;
@@ -82,21 +89,21 @@ impl Remainder {
     }
 
     /// The store did not take it.
-    pub(super) fn give_up(&mut self, seq: u64, size_bytes: u32) {
+    pub(crate) fn give_up(&mut self, seq: u64, size_bytes: u32) {
         self.arrived(seq);
         self.count = self.count.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(u64::from(size_bytes));
     }
 
     /// Memory lets go of these: they stand in front.
-    pub(super) fn put_before(&mut self, from_seq: u64, amount: Amount) {
+    pub(crate) fn put_before(&mut self, from_seq: u64, amount: Amount) {
         self.from_seq = self.from_seq.min(from_seq);
         self.count += amount.messages as u64;
         self.bytes += amount.bytes as u64;
     }
 
     /// The oldest is to be dropped. Gives its place. Never one at or behind the session's next, whatever the count says.
-    pub(super) fn drop_oldest(&mut self, next_seq: u64) -> Option<u64> {
+    pub(crate) fn drop_oldest(&mut self, next_seq: u64) -> Option<u64> {
         if self.from_seq >= next_seq {
             (self.count, self.bytes) = (0, 0);
         }
@@ -108,12 +115,12 @@ impl Remainder {
     }
 
     /// Whether [`Remainder::ask`] has a place.
-    pub(super) fn may_ask(&self) -> bool {
+    pub(crate) fn may_ask(&self) -> bool {
         self.load == Load::Idle
     }
 
     /// Where the next page begins, if one is to be asked for.
-    pub(super) fn ask(&mut self, next_seq: u64) -> Option<u64> {
+    pub(crate) fn ask(&mut self, next_seq: u64) -> Option<u64> {
         if self.load != Load::Idle {
             return None;
         }
@@ -127,12 +134,12 @@ impl Remainder {
     }
 
     /// A page has come that nobody wants now.
-    pub(super) fn refuse(&mut self) {
+    pub(crate) fn refuse(&mut self) {
         self.load = Load::Idle;
     }
 
     /// A page has come. `None`: it was asked for before other messages came to stand in front of it.
-    pub(super) fn answer(&mut self) -> Option<Wanted> {
+    pub(crate) fn answer(&mut self) -> Option<Wanted> {
         match std::mem::replace(&mut self.load, Load::Idle) {
             Load::Asked { from_seq, until } if from_seq <= self.from_seq => {
                 Some(Wanted { from_seq: self.from_seq, until })
@@ -142,7 +149,7 @@ impl Remainder {
     }
 
     /// So much of the page has been taken. Gives whether nothing is left.
-    pub(super) fn take(&mut self, wanted: Wanted, page: &Page, taken: Amount, next_seq: u64) -> bool {
+    pub(crate) fn take(&mut self, wanted: Wanted, page: &Page, taken: Amount, next_seq: u64) -> bool {
         let read_until = if page.is_last { wanted.until } else { page.next_seq.min(wanted.until) };
         self.from_seq = self.from_seq.max(read_until);
         self.count = self.count.saturating_sub(taken.messages as u64);
