@@ -6,6 +6,7 @@
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
 //!   queueing      queues: who consumes them, and what is kept for durable subscriptions
 //!   storing       the same for what the store has to know of
+//!   transacting   several publishes and settlements as one step
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
 //!   remembering   what the store is told of sessions and subscriptions
 //!   restoring     what the store gives back after a restart
@@ -20,6 +21,7 @@ mod remembering;
 mod restoring;
 mod storing;
 mod subscribing;
+mod transacting;
 mod wall_clock;
 
 use std::sync::Arc;
@@ -29,9 +31,7 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{
-    DropReason, Overflow, Published, Refusal, Reply, Request, Settlement, Step, Tag, WillFate,
-};
+use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
 
 pub(crate) use self::restoring::restored_publication;
 use crate::auth::{Authenticator, Peer};
@@ -238,7 +238,13 @@ impl Broker {
                     Reply::Refused(refusal)
                 }
             }),
-            Request::Transaction(steps) => Some(self.transact(client, steps, now, batch)),
+            Request::Transaction(steps) => Some(match self.transact(client, steps, now, batch) {
+                Ok(published) => Reply::Published(published),
+                Err(refusal) => {
+                    self.metrics.publishes_refused.inc((&refusal).into());
+                    Reply::Refused(refusal)
+                }
+            }),
             // Whoever has been replaced is being closed, and gets nothing confirmed that it did not do.
             Request::Release { packet_id } => {
                 // From here on the identifier is that of a new message [MQTT-4.3.3-12].
@@ -289,21 +295,6 @@ impl Broker {
         }
     }
 
-    /// All steps in order, or none of them.
-    fn transact(&self, client: &mut Client, steps: Vec<Step>, now: Now, batch: &mut Batch) -> Reply {
-        let mut matched = 0;
-        for step in steps {
-            match step {
-                Step::Publish(publish) => match self.publish(client, *publish, now, batch) {
-                    Ok(published) => matched += published.matched,
-                    Err(refusal) => return Reply::Refused(refusal),
-                },
-                Step::Settle { tag, settlement } => self.settle(client, tag, settlement, now, batch),
-            }
-        }
-        Reply::Published(Published { matched })
-    }
-
     /// The store, and the number of the client's session in it, if both are there.
     fn stored_session(&self, client: &Client) -> Option<(&Arc<Durability>, u64)> {
         let mailbox = client.mailbox.as_ref()?;
@@ -317,7 +308,14 @@ impl Broker {
         client.is_replaced |= client.with(|holdings| holdings.change_if_any(assign)).is_none();
     }
 
-    fn settle(&self, client: &mut Client, tag: Tag, settlement: Settlement, now: Now, batch: &mut Batch) {
+    pub(super) fn settle(
+        &self,
+        client: &mut Client,
+        tag: Tag,
+        settlement: Settlement,
+        now: Now,
+        batch: &mut Batch,
+    ) {
         client.outbox().note_settled();
         let settled = client
             .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.settle(tag)))
@@ -337,8 +335,8 @@ impl Broker {
     }
 }
 
-/// What its consumer says of a message of a queue. It is back in the queue, or gone, when the delivery is let go of.
 impl Broker {
+    /// What its consumer says of a message of a queue. It is back in the queue, or gone, when the delivery is let go of.
     fn settle_lease(&self, lease: &Lease, settlement: Settlement) {
         match settlement {
             Settlement::Accepted => lease.settle(),

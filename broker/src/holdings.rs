@@ -3,9 +3,11 @@
 //! connection.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Tag};
 
+use crate::durability::Stored;
 use crate::in_flight::InFlight;
 use crate::retained::Cursor;
 use crate::subscription::{Entry, Subscription};
@@ -131,6 +133,13 @@ impl Holdings {
     /// The same, if anything is under way.
     pub fn change_if_any<T>(&mut self, change: impl FnOnce(&mut Unfinished) -> T) -> Option<T> {
         self.unfinished.is_some().then(|| self.change(change))
+    }
+
+    /// The places and leases of these deliveries.
+    pub fn stored_of(&self, tags: &[Tag]) -> Vec<Arc<Stored>> {
+        let in_flight = self.unfinished().map(|unfinished| &unfinished.in_flight);
+        let stored = |tag: &Tag| in_flight?.stored_of(*tag);
+        tags.iter().filter_map(stored).collect()
     }
 
     /// No more retained messages for a subscription.

@@ -88,6 +88,14 @@ impl InFlight {
         }
     }
 
+    /// The place or the lease of a delivery that its client does not have yet for good.
+    pub fn stored_of(&self, tag: Tag) -> Option<Arc<Stored>> {
+        match &self.unsettled.get(self.position(tag)?)?.stage {
+            Stage::Handed(entry) | Stage::Sent(_, entry) => entry.stored.clone(),
+            Stage::Received(..) => None,
+        }
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.unsettled.len()

@@ -169,6 +169,19 @@ impl Retained {
         (!publication.is_expired(now)).then_some(publication)
     }
 
+    /// The retained publication of a topic as it is held, expired or not.
+    pub(crate) fn held(&self, topic: &Topic) -> Option<Arc<Publication>> {
+        self.values.get(topic.as_str()).map(|value| Arc::clone(&value.publication))
+    }
+
+    /// What was held before a change that is not to be. There was room for it.
+    pub(crate) fn put_back(&self, topic: &Topic, was: Option<&Publication>) {
+        match was {
+            Some(was) => _ = self.set(was),
+            None => _ = self.remove_if(topic, |_| true),
+        }
+    }
+
     /// Begins to list the topics with a retained publication that `filter` matches.
     ///
     /// Those that are there from now until the end of the list come up once. Those that are added or removed

@@ -13,19 +13,20 @@
 //! counts as QoS 1, whatever its publisher said. Lock order: queue, outbox; `returned` and the news are leaves.
 
 mod consumers;
+mod dispatch;
 mod lease;
 mod news;
 mod pages;
 mod queues;
+mod rules;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tidegate_protocol::publication::{Publication, QoS};
+use tidegate_protocol::publication::Publication;
 use tidegate_protocol::session::{DropReason, Selector, SubscriptionId};
 use tidegate_protocol::topic::TopicFilter;
 
@@ -35,48 +36,14 @@ pub use self::lease::Lease;
 use self::lease::Returned;
 pub use self::news::News;
 pub use self::queues::{Kind, QueueName, Queues};
+pub use self::rules::{Limits, Rules, WhenFull};
 use crate::durability::{Durability, Place, Stored};
 use crate::mailbox::FIRST_SEQ;
+use crate::outbox::Shared;
 use crate::outbox::queue::Pushed;
-use crate::outbox::{Outbox, Shared};
 use crate::remainder::Remainder;
 use crate::store::QueueSummary;
 use crate::subscription::Entry;
-
-/// How much a queue takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Messages.
-    pub messages_max: usize,
-    /// Their bytes, as deliveries count them.
-    pub bytes_max: usize,
-    /// A message is dropped after this long; `None`: it waits for ever.
-    pub message_ttl: Option<Duration>,
-    /// What a full queue does.
-    pub when_full: WhenFull,
-}
-
-/// What a full queue does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Publishers are told.
-    Refuse,
-    /// The oldest go.
-    DropOldest,
-}
-
-/// What the operator's file says about queues.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Of a queue.
-    pub limits: Limits,
-    /// Of what a durable subscription is kept under: as of a session.
-    pub durable_limits: Limits,
-    /// `work_queue.max_queues`, durable subscriptions included.
-    pub queues_max: usize,
-    /// `work_queue.prefetch`: for consumers that do not say one.
-    pub prefetch: NonZeroU16,
-}
 
 /// One queue.
 #[derive(Debug)]
@@ -137,27 +104,6 @@ struct Item {
     is_redelivered: bool,
     /// The consumer that did not want it.
     refused_by: Option<u64>,
-}
-
-/// What a dispatch has come to.
-#[derive(Debug, Default)]
-pub struct Dispatched {
-    /// To be flushed.
-    pub touched: Vec<Arc<Outbox>>,
-}
-
-impl Default for Rules {
-    /// As the file that is compiled in.
-    fn default() -> Self {
-        let limits = Limits {
-            messages_max: 100_000,
-            bytes_max: 256 * 1024 * 1024,
-            message_ttl: Some(Duration::from_secs(7 * 24 * 60 * 60)),
-            when_full: WhenFull::Refuse,
-        };
-        let durable_limits = Limits { message_ttl: None, when_full: WhenFull::DropOldest, ..limits };
-        Self { limits, durable_limits, queues_max: 10_000, prefetch: NonZeroU16::MIN.saturating_add(31) }
-    }
 }
 
 impl WorkQueue {
@@ -245,10 +191,10 @@ impl WorkQueue {
 
     // ---- for publishers ----
 
-    /// Whether one more of this size is taken, or makes room for itself.
-    pub fn has_room_for(&self, size_bytes: u32) -> bool {
+    /// Whether so much more is taken, or makes room for itself.
+    pub fn has_room_for(&self, messages: usize, bytes: usize) -> bool {
         self.is_asked_for.store(true, Ordering::Relaxed);
-        self.limits.when_full == WhenFull::DropOldest || self.state.lock().fits(size_bytes, &self.limits)
+        self.limits.when_full == WhenFull::DropOldest || self.state.lock().fits(messages, bytes, &self.limits)
     }
 
     /// Takes a place for a message of this size.
@@ -348,99 +294,7 @@ impl WorkQueue {
         self.state.lock().consumers.skips(publisher)
     }
 
-    // ---- to consumers ----
-
-    /// Gives what is ready to whoever may have more. The caller flushes what was touched.
-    pub fn dispatch(self: &Arc<Self>, now: Instant) -> Dispatched {
-        let mut dispatched = Dispatched::default();
-        let mut state = self.state.lock();
-        self.take_back(&mut state, now);
-        let mut expired = 0;
-        let (mut from_seq, mut skipped) = (0, 0);
-        while state.consumers.have_credit() && skipped < SKIPPED_MAX {
-            let Some((&seq, item)) = state.ready.range(from_seq..).next() else { break };
-            from_seq = seq + 1;
-            if item.is_expired(now) {
-                expired += 1;
-                self.remove(&mut state, seq);
-                continue;
-            }
-            let (refused_by, publication) = (item.refused_by, Arc::clone(&item.publication));
-            let Some(consumer) = state.consumers.next_for(&publication, refused_by) else {
-                skipped += 1;
-                continue;
-            };
-            if let Some(item) = self.remove(&mut state, seq) {
-                self.lend(&mut state, &consumer, seq, item, now, &mut dispatched);
-            }
-        }
-        self.take_back(&mut state, now);
-        self.ask(&mut state);
-        self.evict(&mut state);
-        self.note(&state);
-        drop(state);
-        self.count_dropped(DropReason::Expired, expired);
-        dispatched
-    }
-
-    fn lend(
-        self: &Arc<Self>,
-        state: &mut State,
-        consumer: &Consumer,
-        seq: u64,
-        item: Item,
-        now: Instant,
-        dispatched: &mut Dispatched,
-    ) {
-        state.leased += 1;
-        state.consumers.lent(consumer.id());
-        let publication = Arc::clone(&item.publication);
-        let (size_bytes, qos) = (item.size_bytes, QoS::AtLeastOnce.min(consumer.subscription.qos));
-        let lease = Lease::new(self, consumer.id(), seq, item);
-        let entry = Entry {
-            publication,
-            subscription: consumer.subscription.clone(),
-            also: None,
-            form: None,
-            size_bytes,
-            qos,
-            retain: false,
-            is_retained: false,
-            is_bound: false,
-            stored: Some(Stored::lent(lease)),
-        };
-        let (pushed, must_flush) = consumer.outbox.push(entry, now);
-        self.shared.entered(pushed.growth());
-        match pushed {
-            Pushed::Queued | Pushed::HalfFull | Pushed::OverMark | Pushed::Made(..) | Pushed::Stored => {}
-            // It has come back by itself.
-            Pushed::Closed => state.consumers.close(consumer.id()),
-            Pushed::Full | Pushed::Dropped(_) => state.consumers.block(consumer.id()),
-        }
-        if must_flush {
-            dispatched.touched.push(Arc::clone(&consumer.outbox));
-        }
-    }
-
-    /// Takes what consumers have let go of.
-    fn take_back(&self, state: &mut State, now: Instant) {
-        for returned in std::mem::take(&mut *self.returned.lock()) {
-            state.leased = state.leased.saturating_sub(1);
-            state.consumers.returned(returned.consumer);
-            if let Some(mut item) = returned.item
-                && !item.is_expired(now)
-            {
-                item.is_redelivered |= returned.was_sent;
-                self.enter(state, returned.seq, item);
-            }
-        }
-    }
-
-    /// A consumer has let go of a message.
-    fn give_back(self: &Arc<Self>, returned: Returned) {
-        self.returned.lock().push(returned);
-        self.list();
-    }
+    // ---- the task ----
 
     /// Tells the task that there is something to dispatch.
     pub(crate) fn list(self: &Arc<Self>) {
@@ -573,7 +427,7 @@ impl WorkQueue {
     /// Drops the oldest, or refuses the newest, until so much more fits.
     fn make_room(&self, state: &mut State, size_bytes: u32) -> Result<(), Pushed> {
         let mut dropped = 0;
-        while !state.fits(size_bytes, &self.limits) {
+        while !state.fits(1, size_bytes as usize, &self.limits) {
             if self.limits.when_full == WhenFull::Refuse {
                 return Err(Pushed::Dropped(DropReason::Newest));
             }
@@ -636,9 +490,11 @@ impl State {
         (messages, self.bytes + on_disk.bytes)
     }
 
-    fn fits(&self, size_bytes: u32, limits: &Limits) -> bool {
+    /// An empty queue takes any one message.
+    fn fits(&self, more: usize, more_bytes: usize, limits: &Limits) -> bool {
         let (messages, bytes) = self.amount();
-        messages == 0 || (messages < limits.messages_max && bytes + size_bytes as usize <= limits.bytes_max)
+        (messages == 0 && more == 1)
+            || (messages + more <= limits.messages_max && bytes + more_bytes <= limits.bytes_max)
     }
 }
 
@@ -650,6 +506,3 @@ impl Item {
 
 /// With a store, no more wait in memory.
 const READY_MAX: usize = 1024;
-
-/// Messages that a dispatch passes over because no selector wants them.
-const SKIPPED_MAX: usize = 1024;

@@ -79,12 +79,18 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
-        check_topic(&publication)?;
-        self.topic_rules.apply(&mut publication)?;
+        self.admit(&mut publication)?;
+        self.bring(publication, commit, Source::Client { received }, now, batch)
+    }
+
+    /// Whether a client may publish this, as the rules make it.
+    pub(super) fn admit(&self, publication: &mut Publication) -> Result<(), Refusal> {
+        check_topic(publication)?;
+        self.topic_rules.apply(publication)?;
         if publication.retain && !self.rules.retain {
             return Err(Refusal::Unsupported("retained messages are switched off (mqtt.retain)"));
         }
-        self.bring(publication, commit, Source::Client { received }, now, batch)
+        Ok(())
     }
 
     /// [MQTT-3.3.1-5], [MQTT-3.3.1-8]
@@ -159,7 +165,7 @@ impl Broker {
     }
 
     /// While the disk fails, nothing is promised that would have to be on it. Asked before anything is kept or sent.
-    fn check_store_for(&self, publication: &Publication, source: &Source) -> Result<(), Refusal> {
+    pub(super) fn check_store_for(&self, publication: &Publication, source: &Source) -> Result<(), Refusal> {
         if let (Some(durability), Source::Client { received }) = (&self.durability, source)
             && publication.qos > QoS::AtMostOnce
             && is_stored(publication, received, &self.router.matching(&publication.topic))
@@ -172,15 +178,15 @@ impl Broker {
     /// A queue begins with its first message, and a full one takes no more. Asked before anything is kept or sent.
     fn check_queue_for(&self, publication: &Publication) -> Result<(), Refusal> {
         let Some(queue) = self.queue_of(&publication.topic)? else { return Ok(()) };
-        if queue.has_room_for(subscription::size_bytes(publication)) {
+        if queue.has_room_for(1, subscription::size_bytes(publication) as usize) {
             return Ok(());
         }
-        Err(Refusal::Overloaded("the queue is full (work_queue.max_messages, work_queue.max_bytes)"))
+        Err(QUEUE_IS_FULL)
     }
 
     /// While the memory of the whole broker is used up, nothing is promised that would have to wait for a client that
     /// may not be there (DESIGN §6). Asked before anything is kept or sent.
-    fn check_memory_for(&self, publication: &Publication) -> Result<(), Refusal> {
+    pub(super) fn check_memory_for(&self, publication: &Publication) -> Result<(), Refusal> {
         let is_acked = publication.qos > QoS::AtMostOnce;
         if is_acked && has_sessions(&self.router.matching(&publication.topic)) {
             return Err(Refusal::Overloaded("the memory for queued messages is used up"));
@@ -201,13 +207,13 @@ impl Broker {
         });
     }
 
-    fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
+    pub(super) fn order_of(&self, topic: &Topic) -> Option<&Mutex<()>> {
         let hash = self.order_hasher.hash_one(topic);
         self.orders.get(usize::try_from(hash % ORDER_LOCKS as u64).unwrap_or(0))
     }
 
     /// To all that match. Refuses nothing.
-    fn deliver(
+    pub(super) fn deliver(
         &self,
         publication: &Arc<Publication>,
         matched: &Matched<Subscription>,
@@ -264,8 +270,12 @@ impl Broker {
     }
 }
 
+/// What publishers are told.
+pub(super) const QUEUE_IS_FULL: Refusal =
+    Refusal::Overloaded("the queue is full (work_queue.max_messages, work_queue.max_bytes)");
+
 /// Who says something.
-enum Source {
+pub(super) enum Source {
     /// A client. At QoS 2, the session that knows the packet identifier until PUBREL.
     Client { received: Option<(Arc<Mailbox>, u16)> },
     /// The broker itself, which says it anew after a restart.

@@ -32,26 +32,7 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
-        let mut plan = Plan::new(durability, publication, now);
-        for target in matched.targets() {
-            let member = &target.member;
-            match &member.target {
-                _ if !member.selects(publication) => {}
-                Target::Group(group) => plan.add_one_of(group, self.rules.shared_strategy, &[]),
-                Target::Queue(queue) => {
-                    if !queue.skips(publication.publisher) {
-                        plan.add_to_queue(queue, member);
-                    }
-                }
-                _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
-                _ => {
-                    plan.add(Entry::live(publication, member, target.also.clone(), plan.size_bytes));
-                }
-            }
-        }
-        if publication.retain {
-            plan.add_retained();
-        }
+        let mut plan = self.plan(durability, publication, matched, now);
         if let Some((mailbox, packet_id)) = &received {
             plan.changes.push(Change::InsertReceived(SessionKey(mailbox.key()), *packet_id));
         }
@@ -88,6 +69,37 @@ impl Broker {
         let mut fan_out = FanOut { is_shed, ..self.fan_out(tally, now, batch) };
         planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
         Ok(fan_out.finish())
+    }
+
+    /// What one publication comes to: every delivery has its place, and nobody has been told.
+    pub(super) fn plan<'a>(
+        &self,
+        durability: &'a Arc<Durability>,
+        publication: &'a Arc<Publication>,
+        matched: &Matched<Subscription>,
+        now: Now,
+    ) -> Plan<'a> {
+        let mut plan = Plan::new(durability, publication, now);
+        for target in matched.targets() {
+            let member = &target.member;
+            match &member.target {
+                _ if !member.selects(publication) => {}
+                Target::Group(group) => plan.add_one_of(group, self.rules.shared_strategy, &[]),
+                Target::Queue(queue) => {
+                    if !queue.skips(publication.publisher) {
+                        plan.add_to_queue(queue, member);
+                    }
+                }
+                _ if member.no_local() && member.target.client() == publication.publisher => {} // [MQTT-3.8.3-3]
+                _ => {
+                    plan.add(Entry::live(publication, member, target.also.clone(), plan.size_bytes));
+                }
+            }
+        }
+        if publication.retain {
+            plan.add_retained();
+        }
+        plan
     }
 
     /// Brings a delivery to another member of a group, through the store if there is one. `false`: there is none.
@@ -137,13 +149,13 @@ impl Broker {
         true
     }
 
-    fn fan_out<'a>(&'a self, tally: Tally, now: Now, batch: &'a mut Batch) -> FanOut<'a> {
+    pub(super) fn fan_out<'a>(&'a self, tally: Tally, now: Now, batch: &'a mut Batch) -> FanOut<'a> {
         FanOut { broker: self, size_bytes: 0, is_shed: false, now, batch, tally }
     }
 }
 
 /// What one publication comes to.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     durability: &'a Arc<Durability>,
     publication: &'a Arc<Publication>,
     size_bytes: u32,
@@ -271,7 +283,17 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn give_up(&self) {
+    /// What the store has to hear of it.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The deliveries, once the store has heard of them.
+    pub(super) fn into_planned(self) -> (Vec<Planned>, Tally) {
+        (self.planned, self.tally)
+    }
+
+    pub(super) fn give_up(&self) {
         self.planned.iter().for_each(give_up);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Durability;
+use crate::store::{Change, SessionKey};
 use crate::work_queue::Lease;
 
 /// One message of a session's queue, or of a queue of its own.
@@ -70,10 +71,23 @@ impl Stored {
         NonZeroU16::new(packet_id(self.seq()?))
     }
 
+    /// What frees its place, for whoever tells the store himself, and then says [`Stored::keep`].
+    pub(crate) fn dequeue(&self) -> Option<Change> {
+        match &self.0 {
+            Kind::Place(place) => Some(Change::Dequeue(SessionKey(place.session), place.seq)),
+            Kind::Lease(lease) => lease.place()?.dequeue(),
+        }
+    }
+
     /// Memory lets go of it, and the disk does not.
     pub(crate) fn keep(&self) {
-        if let Kind::Place(place) = &self.0 {
-            place.is_kept.store(true, Ordering::Relaxed);
+        match &self.0 {
+            Kind::Place(place) => place.is_kept.store(true, Ordering::Relaxed),
+            Kind::Lease(lease) => {
+                if let Some(place) = lease.place() {
+                    place.keep();
+                }
+            }
         }
     }
 }

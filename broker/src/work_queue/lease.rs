@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::{Item, WorkQueue};
+use crate::durability::Stored;
 
 /// See the file's first lines.
 pub struct Lease {
@@ -50,6 +51,11 @@ impl Lease {
     /// It is about to be sent.
     pub(crate) fn send(&self) {
         self.was_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Its place on the disk.
+    pub(crate) fn place(&self) -> Option<Arc<Stored>> {
+        self.item.lock().as_ref().and_then(|item| item.place.clone())
     }
 
     /// It is over: its place on the disk goes.
