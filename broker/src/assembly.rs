@@ -569,11 +569,18 @@ fn stomp_settings(config: &Config) -> stomp::Settings {
         max_headers: config.stomp.max_headers,
         max_header_bytes: config.stomp.max_header_bytes.bytes(),
         max_body: config.stomp.max_body.bytes(),
+        max_transactions: config.stomp.max_transactions,
+        max_transaction_actions: config.stomp.max_transaction_actions,
+        max_selector_bytes: config.stomp.max_selector_bytes.bytes(),
         prefetch: config.stomp.prefetch,
         frames: match config.stomp.frames {
             config::Frames::Auto => stomp::FrameKind::Auto,
             config::Frames::Text => stomp::FrameKind::Text,
             config::Frames::Binary => stomp::FrameKind::Binary,
+        },
+        separator: match config.stomp.separator {
+            config::Separator::Slash => stomp::Separator::Slash,
+            config::Separator::Dot => stomp::Separator::Dot,
         },
         unknown_prefix: match config.stomp.unknown_prefix {
             config::UnknownPrefix::Error => stomp::UnknownPrefix::Error,

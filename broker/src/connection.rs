@@ -8,6 +8,7 @@
 mod buffer;
 mod encoded;
 mod ending;
+mod hints;
 mod outputs;
 mod pending;
 mod reading;

@@ -102,7 +102,7 @@ impl Form {
 
 impl BodyForm {
     /// Bodies there is room for.
-    pub const SLOTS: usize = 2;
+    pub const SLOTS: usize = 3;
 
     /// The payload and nothing else: the body of MQTT's PUBLISH and of payload mode.
     pub const PAYLOAD: Self = Self { slot: 0, encode: |publication| Body::new(publication.payload.clone()) };

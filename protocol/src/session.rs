@@ -85,8 +85,17 @@ pub enum Output {
     SendStamped(Stamped),
     /// Something for the broker. A request that has a reply gets it under this token.
     Request(Token, Request),
+    /// Something that the operator may want to know of this client. At most once for each.
+    Hint(Hint),
     /// The end. What was sent before it is written first, and `DataLane` says what happens to queued deliveries.
     Close(CloseReason, DataLane),
+}
+
+/// What a client does that may be a misunderstanding, though nothing is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// It separates the levels of its destinations by dots, where they are one level.
+    DottedDestination,
 }
 
 /// What happens to queued deliveries at a close.

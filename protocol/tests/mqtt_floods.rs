@@ -77,7 +77,7 @@ impl Flooded {
                     self.unanswered.push(token);
                 }
                 Output::Request(_, Request::Subscribe(asked)) => self.filters += asked.len(),
-                Output::Request(..) => {}
+                Output::Request(..) | Output::Hint(_) => {}
                 Output::Close(reason, _) => self.closed = Some(reason),
             }
         }

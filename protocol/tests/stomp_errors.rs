@@ -119,19 +119,6 @@ fn commands_that_a_client_does_not_send() {
 }
 
 #[test]
-fn transactions_are_refused_and_never_ignored() {
-    for frame in [
-        "BEGIN\ntransaction:t\nreceipt:r1\n\n\0",
-        "COMMIT\ntransaction:t\n\n\0",
-        "ABORT\ntransaction:t\n\n\0",
-        "SEND\ndestination:a\ntransaction:t\nreceipt:r1\n\nx\0",
-        "ACK\nid:0-1\nmessage-id:0-1\nsubscription:s\ntransaction:t\n\n\0",
-    ] {
-        check(ALL, frame, "not supported yet: transactions", 4000);
-    }
-}
-
-#[test]
 fn send_with_headers_that_make_no_sense() {
     let send = |headers: &str| format!("SEND\nreceipt:r1\n{headers}\nx\0");
     check(ALL, &send("k:v\n"), "missing header destination", 4000);
@@ -145,22 +132,22 @@ fn send_with_headers_that_make_no_sense() {
             "bad header destination: a topic name does not contain '+' or '#' [MQTT-3.3.2-2]",
         ),
         (
-            "destination:/queue/a\n",
-            "bad header destination: /queue/ destinations are not supported yet; use /topic/",
+            "destination:/queue/a/#\n",
+            "bad header destination: a topic name does not contain '+' or '#' [MQTT-3.3.2-2]",
         ),
         (
-            "destination:/temp-queue/a\n",
-            "bad header destination: /temp-queue/ destinations are not supported yet; use /topic/ with a name of your own",
+            "destination:/temp-queue/\n",
+            "bad header destination: a topic has at least one character [MQTT-4.7.3-1]",
         ),
         ("destination:/exchange/a/b\n", "bad header destination: there are no exchanges here; use /topic/"),
-        ("destination:/amq/queue/a\n", "bad header destination: /amq/queue/ is not supported; use /topic/"),
+        ("destination:/amq/queue/a\n", "bad header destination: /amq/queue/ is not supported; use /queue/"),
         (
             "destination:/topics/a\n",
-            "bad header destination: unknown prefix in the destination \"/topics/a\"; use /topic/",
+            "bad header destination: unknown prefix in the destination \"/topics/a\"; use /topic/ or /queue/",
         ),
         (
-            "destination:a\nreply-to:/queue/r\n",
-            "bad header reply-to: /queue/ destinations are not supported yet; use /topic/",
+            "destination:a\nreply-to:/exchange/r\n",
+            "bad header reply-to: there are no exchanges here; use /topic/",
         ),
         (
             "destination:a\nreply-to:r/#\n",
@@ -212,15 +199,52 @@ fn subscribe_with_headers_that_make_no_sense() {
         ("id:1\n", "missing header destination"),
         ("id:1\ndestination:a/#/b\n", "bad header destination: '#' is not the last level [MQTT-4.7.1-1]"),
         (
-            "id:1\ndestination:/queue/a\n",
-            "bad header destination: /queue/ destinations are not supported yet; use /topic/",
+            "id:1\ndestination:/queue/+\n",
+            "bad header destination: a queue is consumed by its name, without wildcards",
         ),
-        ("id:1\ndestination:/topic/$share/g/a\n", "not supported yet: shared subscriptions"),
-        ("id:1\ndestination:a\nshare:g\n", "not supported yet: shared subscriptions"),
-        ("id:1\ndestination:a\nselector:x > 1\n", "not supported yet: selector"),
-        ("id:1\ndestination:a\ndurable:true\n", "not supported yet: durable subscriptions"),
-        ("id:1\ndestination:a\ndurable-subscription-name:n\n", "not supported yet: durable subscriptions"),
-        ("id:1\ndestination:a\nactivemq.subscriptionName:n\n", "not supported yet: durable subscriptions"),
+        (
+            "id:1\ndestination:/topic/$share/g/a\n",
+            "bad header destination: a group is named by the header share",
+        ),
+        (
+            "id:1\ndestination:a\nshare:g/h\n",
+            "bad header share: a share name does not contain '/', '+' or '#' [MQTT-4.8.2-2]",
+        ),
+        (
+            "id:1\ndestination:a\nshare:\n",
+            "bad header share: a share name has at least one character [MQTT-4.8.2-1]",
+        ),
+        ("id:1\ndestination:/queue/a\nshare:g\n", "bad header share: it is for /topic/ destinations"),
+        ("id:1\ndestination:/temp-queue/a\nshare:g\n", "bad header share: it is for /topic/ destinations"),
+        (
+            "id:1\ndestination:a\ndurable:true\n",
+            "bad header auto-delete: it is false for a durable subscription",
+        ),
+        (
+            "id:1\ndestination:a\npersistent:true\nauto-delete:true\n",
+            "bad header auto-delete: it is false for a durable subscription",
+        ),
+        ("id:1\ndestination:a\ndurable:1\n", "bad header durable: it is true or false"),
+        (
+            "id:1\ndestination:a\ndurable-subscription-name:n\n",
+            "a durable subscription by name needs the header client-id in CONNECT",
+        ),
+        (
+            "id:1\ndestination:a\nactivemq.subscriptionName:\n",
+            "bad header activemq.subscriptionName: a name has at least one character",
+        ),
+        (
+            "id:1\ndestination:/queue/a\nactivemq.subscriptionName:n\n",
+            "bad header destination: only a /topic/ has durable subscriptions",
+        ),
+        (
+            "id:1\ndestination:/temp-queue/a\ndurable:true\nauto-delete:false\n",
+            "bad header destination: only a /topic/ has durable subscriptions",
+        ),
+        (
+            "id:1\ndestination:a\nshare:g\ndurable:true\nauto-delete:false\n",
+            "bad header share: a durable subscription is not shared",
+        ),
         ("id:1\ndestination:a\nno-local:1\n", "bad header no-local: it is true or false"),
         (
             "id:1\ndestination:a\nprefetch-count:many\n",
@@ -237,6 +261,8 @@ fn subscribe_with_headers_that_make_no_sense() {
         4000,
     );
     check(ALL, "UNSUBSCRIBE\nid:1\nreceipt:r1\n\n\0", "no such subscription", 4000);
+    let long = subscribe(&format!("id:1\ndestination:a\nselector:{}\n", "x".repeat(4097)));
+    check(ALL, &long, "bad header selector: it is longer than 4096 bytes", 4000);
 }
 
 #[test]

@@ -232,11 +232,21 @@ fn subscribe_asks_for_what_the_ack_mode_means() {
     for (version, headers, expected) in [
         (Version::V1_2, "id:1\ndestination:/topic/plant/+/t\n", "subscribe 0 plant/+/t qos0"),
         (Version::V1_2, "id:1\ndestination:/topic/#\nack:auto\n", "subscribe 0 # qos0"),
-        (Version::V1_1, "id:1\ndestination:a\nack:client\n", "subscribe 0 a qos1"),
-        (Version::V1_1, "id:1\ndestination:a\nack:client-individual\n", "subscribe 0 a qos1"),
-        (Version::V1_0, "destination:a\nack:client\n", "subscribe 0 a qos1"),
+        (Version::V1_1, "id:1\ndestination:a\nack:client\n", "subscribe 0 a qos1 prefetch=32"),
+        (
+            Version::V1_1,
+            "id:1\ndestination:a\nack:client-individual\nprefetch-count:5\n",
+            "subscribe 0 a qos1 prefetch=5",
+        ),
+        (Version::V1_0, "destination:a\nack:client\n", "subscribe 0 a qos1 prefetch=32"),
         (Version::V1_2, "id:1\ndestination:a\nno-local:true\n", "subscribe 0 a qos0 no-local"),
         (Version::V1_2, "id:1\ndestination:a\ndurable:false\n", "subscribe 0 a qos0"),
+        (
+            Version::V1_2,
+            "id:1\ndestination:a\nselector:x > 1 AND y = 'b'\n",
+            "subscribe 0 a qos0 selector=x > 1 AND y = 'b'",
+        ),
+        (Version::V1_2, "id:1\ndestination:a\nselector: \n", "subscribe 0 a qos0"),
     ] {
         let mut talk = Talk::connected(version);
         check(&talk.client(&format!("SUBSCRIBE\n{headers}receipt:r\n\n\0")), &[expected]);

@@ -289,6 +289,9 @@ fn stomp_and_raw(config: &Config, findings: &mut Findings) {
         ("stomp.max_body", stomp.max_body),
         ("websocket.max_message_size", config.websocket.max_message_size),
     );
+    findings.range("stomp.max_transactions", stomp.max_transactions, 1, 1_000);
+    findings.range("stomp.max_transaction_actions", stomp.max_transaction_actions, 1, 100_000);
+    findings.size("stomp.max_selector_bytes", stomp.max_selector_bytes, 16, MIB);
     findings.range("stomp.prefetch", stomp.prefetch, 1, 65_535);
     findings.range("raw.max_topics", config.raw.max_topics, 1, 1_000_000);
 }

@@ -175,8 +175,12 @@ pub struct Stomp {
     pub max_headers: usize,
     pub max_header_bytes: ByteSize,
     pub max_body: ByteSize,
+    pub max_transactions: usize,
+    pub max_transaction_actions: usize,
+    pub max_selector_bytes: ByteSize,
     pub prefetch: usize,
     pub frames: Frames,
+    pub separator: Separator,
     pub unknown_prefix: UnknownPrefix,
 }
 
@@ -350,6 +354,10 @@ words! {
         Text = "text": "Text.",
         Binary = "binary": "Binary.",
     }
+}
+words! {
+    /// What stands between the levels of a STOMP destination.
+    Separator { Slash = "/": "As in a topic.", Dot = ".": "As in ActiveMQ and RabbitMQ." }
 }
 words! {
     /// What a STOMP destination under an unknown `/word/` is.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Settlement, Stamped, Token};
 
+use super::hints::say_once;
 use super::pending::Answer;
 use super::{ANSWER_BYTES, BACKLOG_MAX, Brake, CONTROL_BYTES_MAX, Connection, Lane, Phase, buffer};
 use crate::broker::Now;
@@ -68,6 +69,7 @@ impl Connection {
                 self.send_stamped(stamped, lane);
             }
             Output::Request(token, request) => self.request(token, request, now),
+            Output::Hint(hint) => say_once(hint),
             Output::Close(reason, data) => {
                 self.give_up_brake(now);
                 if data == DataLane::Drain {

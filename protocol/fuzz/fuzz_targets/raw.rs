@@ -46,7 +46,7 @@ fn drain(session: &mut dyn Session, is_envelope: bool, now: Instant) -> bool {
                             .expect("answers are MessagePack");
                     }
                 },
-                Output::Send(_) | Output::SendStamped(_) => {}
+                Output::Send(_) | Output::SendStamped(_) | Output::Hint(_) => {}
             }
         }
         if replies.is_empty() {

@@ -2,7 +2,8 @@
 //!
 //! STOMP leaves the order of headers open, so the headers that are equal for all receivers stand last, in front
 //! of the body, in one shared piece with it. Only `subscription`, `message-id`, `ack` and what depends on the
-//! moment are made for each delivery. Spec: STOMP 1.2 "MESSAGE"; WIRE §7.
+//! moment are made for each delivery. A message of a queue is for one consumer, who knows the destination by
+//! another name, so nothing of it is shared. Spec: STOMP 1.2 "MESSAGE"; WIRE §7.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -11,10 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, BytesMut};
 
-use super::destination::TOPIC_PREFIX;
+use super::destination::View;
 use super::escape::{Escaping, Place};
 use super::frame::put_header;
-use super::{FrameKind, Version};
+use super::{FrameKind, Separator, Version};
 use crate::publication::{BodyForm, Properties, Publication};
 use crate::session::{Lag, Outgoing};
 use crate::websocket::MessageKind;
@@ -22,13 +23,20 @@ use crate::websocket::prepared::Body;
 
 /// The shared headers, the empty line, the payload and NUL, with the escapes of 1.2. Lower versions share it
 /// whenever they would write it alike.
-pub const MESSAGE_BODY: BodyForm = BodyForm { slot: 1, encode: shared_part };
+pub const MESSAGE_BODY: BodyForm =
+    BodyForm { slot: 1, encode: |publication| shared_part(publication, Separator::Slash) };
+
+/// The same with the separator `.`.
+pub const MESSAGE_BODY_DOTTED: BodyForm =
+    BodyForm { slot: 2, encode: |publication| shared_part(publication, Separator::Dot) };
 
 /// What is particular to one MESSAGE.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heading<'a> {
     /// [`constant_part`] of the subscription.
     pub(super) constant: &'a [u8],
+    /// How it shows destinations.
+    pub(super) view: View<'a>,
     /// Number of the subscription within the session.
     pub(super) subscription: u32,
     /// Number of the message within the subscription.
@@ -37,6 +45,8 @@ pub(super) struct Heading<'a> {
     pub(super) wants_ack: bool,
     /// It was kept for new subscribers.
     pub(super) is_retained: bool,
+    /// Somebody may have got it before.
+    pub(super) is_redelivered: bool,
     /// What was lost before it.
     pub(super) lag: Option<&'a Lag>,
 }
@@ -62,11 +72,13 @@ pub(super) fn encode(
     let mut head = BytesMut::with_capacity(heading.constant.len() + HEAD_BYTES_TYPICAL);
     head.put_slice(heading.constant);
     put_heading(publication, heading, version, now, &mut head);
-    let body = if is_shareable(publication, version) {
-        Some(publication.body(&MESSAGE_BODY).clone())
-    } else {
-        put_shared(publication, version.into(), &mut head);
-        None
+    let body = match heading.view.as_common().filter(|_| is_shareable(publication, version)) {
+        Some(Separator::Slash) => Some(publication.body(&MESSAGE_BODY).clone()),
+        Some(Separator::Dot) => Some(publication.body(&MESSAGE_BODY_DOTTED).clone()),
+        None => {
+            put_shared(publication, heading.view, version.into(), &mut head);
+            None
+        }
     };
     let kind = match frames {
         FrameKind::Binary => MessageKind::Binary,
@@ -94,6 +106,9 @@ fn put_heading(
     if heading.is_retained {
         out.put_slice(b"retained:true\n");
     }
+    if heading.is_redelivered {
+        out.put_slice(b"redelivered:true\n");
+    }
     if let Some(at) = publication.expires_at {
         let _ = writeln!(out, "expiration:{}", at.saturating_duration_since(now).as_millis());
     }
@@ -102,15 +117,15 @@ fn put_heading(
     }
 }
 
-fn shared_part(publication: &Publication) -> Body {
+fn shared_part(publication: &Publication, separator: Separator) -> Body {
     let mut out = BytesMut::with_capacity(publication.size_bytes() + HEAD_BYTES_TYPICAL);
-    put_shared(publication, Escaping::V1_2, &mut out);
+    put_shared(publication, View::common(separator), Escaping::V1_2, &mut out);
     Body::new(out.freeze())
 }
 
-fn put_shared(publication: &Publication, escaping: Escaping, out: &mut BytesMut) {
+fn put_shared(publication: &Publication, view: View<'_>, escaping: Escaping, out: &mut BytesMut) {
     out.put_slice(b"destination:");
-    put_topic(publication.topic.as_str(), escaping, out);
+    put_topic(publication.topic.as_str(), view, escaping, out);
     let properties = publication.properties.as_deref();
     match properties.and_then(|properties| properties.content_type.as_deref()) {
         Some(content_type) => put_header("content-type", content_type, escaping, out),
@@ -119,23 +134,24 @@ fn put_shared(publication: &Publication, escaping: Escaping, out: &mut BytesMut)
     }
     let _ = writeln!(out, "content-length:{}", publication.payload.len());
     if let Some(properties) = properties {
-        put_properties(properties, escaping, out);
+        put_properties(properties, view.separator(), escaping, out);
     }
     out.put_u8(b'\n');
     out.put_slice(&publication.payload);
     out.put_u8(0);
 }
 
-fn put_topic(topic: &str, escaping: Escaping, out: &mut BytesMut) {
-    out.put_slice(TOPIC_PREFIX.as_bytes());
-    escaping.put(topic, Place::Value, out);
+fn put_topic(topic: &str, view: View<'_>, escaping: Escaping, out: &mut BytesMut) {
+    let (prefix, name) = view.show(topic);
+    out.put_slice(prefix.as_bytes());
+    escaping.put(&name, Place::Value, out);
     out.put_u8(b'\n');
 }
 
-fn put_properties(properties: &Properties, escaping: Escaping, out: &mut BytesMut) {
+fn put_properties(properties: &Properties, separator: Separator, escaping: Escaping, out: &mut BytesMut) {
     if let Some(topic) = &properties.response_topic {
         out.put_slice(b"reply-to:");
-        put_topic(topic.as_str(), escaping, out);
+        put_topic(topic.as_str(), View::of_address(topic.as_str(), separator), escaping, out);
     }
     if let Some(data) = &properties.correlation_data {
         match simdutf8::basic::from_utf8(data) {

@@ -20,7 +20,7 @@ mod session;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub use message::MESSAGE_BODY;
+pub use message::{MESSAGE_BODY, MESSAGE_BODY_DOTTED};
 
 use crate::session::Session;
 use crate::topic::TopicLimits;
@@ -55,10 +55,19 @@ pub struct Settings {
     pub max_header_bytes: usize,
     /// `stomp.max_body` of one frame.
     pub max_body: usize,
+    /// `stomp.max_transactions` that one client may have open.
+    pub max_transactions: usize,
+    /// `stomp.max_transaction_actions` of one transaction. The bodies of all that are open are bounded by
+    /// `max_message_size` together, and so is what else was said with them.
+    pub max_transaction_actions: usize,
+    /// `stomp.max_selector_bytes`.
+    pub max_selector_bytes: usize,
     /// `stomp.prefetch`: unacknowledged messages of one subscription, and the most that `prefetch-count` gets.
     pub prefetch: usize,
     /// `stomp.frames`.
     pub frames: FrameKind,
+    /// `stomp.separator`.
+    pub separator: Separator,
     /// `stomp.unknown_prefix`.
     pub unknown_prefix: UnknownPrefix,
     /// `websocket.max_message_size`: one whole frame.
@@ -83,6 +92,17 @@ pub enum FrameKind {
     Text,
     /// Always binary.
     Binary,
+}
+
+/// What stands between the levels of a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Separator {
+    /// `/`, as in a topic: the identity.
+    #[default]
+    Slash,
+    /// `.`, with `*` for one level and a final `#` or `>` for all that follow. What a level has of `.` and `%` is
+    /// written `%2E` and `%25`, and a level that is `*` or `>` by name `%2A` or `%3E`.
+    Dot,
 }
 
 /// What a destination with an unknown first word means.
@@ -133,8 +153,12 @@ impl Default for Settings {
             max_headers: 100,
             max_header_bytes: 8 * 1024,
             max_body: 1024 * 1024,
+            max_transactions: 16,
+            max_transaction_actions: 1024,
+            max_selector_bytes: 4 * 1024,
             prefetch: 32,
             frames: FrameKind::Auto,
+            separator: Separator::Slash,
             unknown_prefix: UnknownPrefix::Error,
             max_message_size: 1024 * 1024,
             max_message_size_preauth: 64 * 1024,

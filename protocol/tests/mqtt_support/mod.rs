@@ -169,6 +169,7 @@ impl Conversation {
                     self.sent(&outgoing);
                 }
                 Output::Request(token, request) => self.requests.push((token, request)),
+                Output::Hint(hint) => panic!("MQTT has no {hint:?}"),
                 Output::Close(reason, _) => self.closed = Some(reason),
             }
         }

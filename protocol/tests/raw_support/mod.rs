@@ -56,6 +56,7 @@ impl Client {
             match output {
                 Output::Send(outgoing) => self.sent.push(outgoing),
                 Output::SendStamped(_) => panic!("raw knows no packet identifiers"),
+                Output::Hint(hint) => panic!("raw has no {hint:?}"),
                 Output::Request(token, request) => self.requests.push((token, request)),
                 Output::Close(reason, lane) => self.closed = Some((reason, lane)),
             }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    Connected, Credentials, Delivery, Granted, Output, Published, Reply, Request, Session, SubscriptionId,
-    SubscriptionName, Tag, Token,
+    Connected, Credentials, Delivery, Granted, Output, Published, Reply, Request, RetainHandling, Session,
+    Step, Subscribe, SubscriptionId, SubscriptionName, Tag, Token,
 };
 use tidegate_protocol::stomp::{self, Settings, Version};
 use tidegate_protocol::topic::{Topic, TopicLimits};
@@ -114,10 +114,12 @@ impl Talk {
                     Request::Subscribe(_) => self.waiting.push_back((token, "subscribe")),
                     Request::Unsubscribe(_) => self.waiting.push_back((token, "unsubscribe")),
                     Request::Publish(_) => self.waiting.push_back((token, "publish")),
+                    Request::Transaction(_) => self.waiting.push_back((token, "transaction")),
                     _ => {}
                 }
                 show_request(&request)
             }
+            Output::Hint(hint) => format!("hint {hint:?}"),
             Output::Close(reason, lane) => format!("close {} {lane:?}", reason.kind.code()),
         }
     }
@@ -141,19 +143,53 @@ fn show_request(request: &Request) -> String {
         }
         Request::Subscribe(list) => {
             let [one] = list.as_slice() else { panic!("one subscription at a time") };
-            let local = if one.no_local { " no-local" } else { "" };
-            let Some(id) = one.id else { panic!("STOMP names subscriptions by id: {one:?}") };
-            format!("subscribe {} {} qos{}{local}", id.0, one.filter, one.qos as u8)
+            show_subscribe(one)
         }
         Request::Unsubscribe(names) => match names.as_slice() {
             [SubscriptionName::Id(id)] => format!("unsubscribe {}", id.0),
+            [SubscriptionName::Durable(name)] => format!("forget {name}"),
             names => panic!("STOMP names subscriptions by id: {names:?}"),
         },
         Request::Publish(publish) => show_publication(&publish.publication),
+        Request::Transaction(steps) => {
+            let steps: Vec<_> = steps.iter().map(show_step).collect();
+            format!("transaction [{}]", steps.join(", "))
+        }
         Request::Settle { tag, settlement } => format!("settle {} {settlement:?}", tag.0),
         Request::Disconnect { will, .. } => format!("disconnect {will:?}"),
         other => panic!("STOMP asks for no {other:?}"),
     }
+}
+
+fn show_step(step: &Step) -> String {
+    match step {
+        Step::Publish(publish) => show_publication(&publish.publication),
+        Step::Settle { tag, settlement } => format!("settle {} {settlement:?}", tag.0),
+    }
+}
+
+fn show_subscribe(one: &Subscribe) -> String {
+    let Some(id) = one.id else { panic!("STOMP names subscriptions by id: {one:?}") };
+    let mut shown = format!("subscribe {} {} qos{}", id.0, one.filter, one.qos as u8);
+    if let Some(group) = &one.group {
+        shown.push_str(&format!(" group={group}"));
+    }
+    if one.retained == RetainHandling::Skip {
+        shown.push_str(" no-retained");
+    }
+    if one.no_local {
+        shown.push_str(" no-local");
+    }
+    if let Some(selector) = &one.selector {
+        shown.push_str(&format!(" selector={}", selector.as_str()));
+    }
+    if let Some(name) = &one.durable {
+        shown.push_str(&format!(" durable={name}"));
+    }
+    if let Some(prefetch) = one.prefetch {
+        shown.push_str(&format!(" prefetch={prefetch}"));
+    }
+    shown
 }
 
 fn show_publication(publication: &Publication) -> String {
@@ -186,7 +222,11 @@ fn show_publication(publication: &Publication) -> String {
 }
 
 pub(crate) fn connected(session: &str) -> Reply {
-    Reply::Connected(Box::new(Connected { client_id: Arc::from(session), ..Connected::default() }))
+    Reply::Connected(Box::new(Connected {
+        client_id: Arc::from(session),
+        temporary: "7".into(),
+        ..Connected::default()
+    }))
 }
 
 pub(crate) fn granted(qos: QoS) -> Reply {

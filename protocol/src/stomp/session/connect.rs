@@ -17,6 +17,8 @@ pub(super) struct Asked {
     pub(super) version: Version,
     pub(super) offer: Offer,
     pub(super) login: Option<Box<str>>,
+    /// What durable subscriptions by name belong to.
+    pub(super) client_id: Option<Box<str>>,
 }
 
 /// Reads CONNECT or STOMP. `bearer` counts when the frame itself proves nothing.
@@ -41,9 +43,9 @@ pub(super) fn read(
         (None, None) => bearer.map(Credentials::Token),
         (user, password) => Some(Credentials::Password { user: user.clone().unwrap_or_default(), password }),
     };
-    let asked = Asked { version, offer: Offer::parse(offer)?, login };
+    let client_id: Option<Box<str>> = frame.header("client-id").map(Into::into);
     let connect = Connect {
-        client_id: frame.header("client-id").map(Into::into),
+        client_id: client_id.clone(),
         clean_start: true,
         session_expiry: Some(Duration::ZERO),
         subscriptions_max: settings.max_subscriptions,
@@ -53,6 +55,8 @@ pub(super) fn read(
         packet_bytes_max: None,
         lag: LagNotice::WithNext,
     };
+    let client_id = client_id.filter(|id| !id.is_empty());
+    let asked = Asked { version, offer: Offer::parse(offer)?, login, client_id };
     Ok((asked, Box::new(connect)))
 }
 

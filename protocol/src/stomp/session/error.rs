@@ -7,8 +7,8 @@ use super::super::Version;
 use super::super::codec::{DecodeError, Fault};
 use super::super::destination::DestinationError;
 use super::super::frame::{Command, Frame};
+use crate::selector::SelectorError;
 use crate::session::{CloseKind, CloseReason, Refusal};
-use crate::topic::TopicError;
 
 /// Why the session ends with an ERROR.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +30,26 @@ pub(super) enum SessionError {
     BadHeader { name: &'static str, why: &'static str },
     #[error("bad header {name}: {why}")]
     BadTopic { name: &'static str, why: DestinationError },
+    #[error("bad header selector: {0}")]
+    BadSelector(#[from] SelectorError),
     #[error("not supported yet: {0}")]
     Unsupported(&'static str),
+    #[error("a durable subscription by name needs the header client-id in CONNECT")]
+    NoClientId,
+    #[error("the durable subscription is in use by this connection")]
+    DuplicateDurable,
+    #[error("transaction {name:?} is open already")]
+    TransactionIsOpen { name: Box<str> },
+    #[error("no such transaction: {name:?}")]
+    NoSuchTransaction { name: Box<str> },
+    #[error("the limit stomp.max_transactions = {limit} is reached")]
+    TooManyTransactions { limit: usize },
+    #[error("the limit stomp.max_transaction_actions = {limit} is reached by transaction {name:?}")]
+    TooManyActions { name: Box<str>, limit: usize },
+    #[error("the {what} of the open transactions are longer than {limit} bytes")]
+    TransactionsTooLarge { what: &'static str, limit: usize },
+    #[error("bad header selector: it is longer than {limit} bytes")]
+    SelectorTooLong { limit: usize },
     #[error("subscription id is in use")]
     DuplicateSubscription,
     #[error("no such subscription")]
@@ -59,11 +77,14 @@ pub(super) enum SessionError {
 pub(super) struct Offender {
     pub(super) command: Option<Command>,
     pub(super) receipt: Option<Box<str>>,
+    /// Its `transaction`, if that is what was refused.
+    pub(super) transaction: Option<Box<str>>,
 }
 
 impl Offender {
     pub(super) fn of(frame: &Frame) -> Self {
-        Self { command: Some(frame.command), receipt: frame.header("receipt").map(Into::into) }
+        let receipt = frame.header("receipt").map(Into::into);
+        Self { command: Some(frame.command), receipt, transaction: None }
     }
 }
 
@@ -81,12 +102,21 @@ impl SessionError {
             Self::MissingHeader(_)
             | Self::BadHeader { .. }
             | Self::BadTopic { .. }
+            | Self::BadSelector(_)
+            | Self::SelectorTooLong { .. }
             | Self::Unsupported(_)
+            | Self::NoClientId
+            | Self::DuplicateDurable
+            | Self::TransactionIsOpen { .. }
+            | Self::NoSuchTransaction { .. }
             | Self::DuplicateSubscription
             | Self::NoSuchSubscription
             | Self::UnknownMessage
             | Self::AutoAck => CloseKind::BadRequest,
-            Self::TooManySubscriptions { .. } => CloseKind::Policy,
+            Self::TooManySubscriptions { .. }
+            | Self::TooManyTransactions { .. }
+            | Self::TooManyActions { .. } => CloseKind::Policy,
+            Self::TransactionsTooLarge { .. } => CloseKind::TooBig,
             Self::ConnectTimeout { .. } => CloseKind::AuthTimeout,
             Self::HeartBeatTimeout { .. } => CloseKind::PingTimeout,
             Self::Refused(refusal) => refusal_kind(refusal),
@@ -109,7 +139,10 @@ impl SessionError {
         let place = match (self, offender.command) {
             (Self::Decode(error), Some(command)) => format!("In line {} of {command}: ", error.line),
             (Self::Decode(error), None) => format!("In line {} of a frame: ", error.line),
-            (_, Some(command)) => format!("{command}: "),
+            (_, Some(command)) => match &offender.transaction {
+                Some(name) => format!("{command} of transaction {:?}: ", shown(name)),
+                None => format!("{command}: "),
+            },
             (_, None) => String::new(),
         };
         let body = match self {
@@ -189,9 +222,9 @@ const fn kind_sentence(kind: CloseKind) -> &'static str {
     }
 }
 
-impl SessionError {
-    /// A topic or filter that is none, in the header `name`.
-    pub(super) fn topic(name: &'static str, error: TopicError) -> Self {
-        Self::BadTopic { name, why: DestinationError::Topic(error) }
-    }
+/// As much of a client's word as an ERROR repeats.
+pub(super) fn shown(text: &str) -> Box<str> {
+    text.chars().take(SHOWN_CHARACTERS).collect::<String>().into()
 }
+
+const SHOWN_CHARACTERS: usize = 60;

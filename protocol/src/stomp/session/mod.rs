@@ -1,11 +1,15 @@
 //! The conversation with one STOMP client. Knows neither sockets nor who else is there.
 //! Spec: STOMP 1.2, with what differs in 1.0 and 1.1; WIRE §6–§8.
 
+mod commands;
 mod connect;
+mod durable;
 mod error;
 mod heart_beat;
 mod publish;
+mod subscribe;
 mod subscriptions;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,15 +19,17 @@ use bytes::{Bytes, BytesMut};
 use self::connect::Asked;
 use self::error::{Offender, SessionError};
 use self::heart_beat::HeartBeats;
-use self::subscriptions::{Settled, Subscriptions, Verdict};
+use self::subscriptions::{Subscriptions, Verdict};
+use self::transaction::Transactions;
 use super::codec::{Decoder, Limits};
+use super::destination::Destinations;
 use super::frame::{Command, Frame};
 use super::message::{self, Heading};
 use super::{FrameKind, Settings, Version};
-use crate::publication::{QoS, compact};
+use crate::publication::QoS;
 use crate::session::{
-    CloseKind, CloseReason, Connected, DataLane, Delivery, DropReason, Lag, Outgoing, Output, Publish,
-    Reading, Reply, Request, Session, Settlement, SubscriptionName, Token, Wants, WillFate,
+    CloseKind, CloseReason, Connected, DataLane, Delivery, DropReason, Granted, Lag, Outgoing, Output,
+    Reading, Refusal, Reply, Request, Session, Settlement, SubscriptionId, Token, Wants, WillFate,
 };
 use crate::websocket::{Message, MessageKind};
 
@@ -43,7 +49,13 @@ pub(super) struct StompSession {
     /// Requests whose replies matter, in their order.
     pending: VecDeque<(Token, Pending)>,
     next_token: u32,
+    destinations: Destinations,
     subscriptions: Subscriptions,
+    transactions: Transactions,
+    /// Of CONNECT; what durable subscriptions by name belong to.
+    client_id: Option<Box<str>>,
+    /// [`Output::Hint`] was given.
+    has_hinted: bool,
     heart_beats: HeartBeats,
     /// To be told with the next MESSAGE.
     lag: Lag,
@@ -73,9 +85,24 @@ enum State {
 #[derive(Debug)]
 enum Pending {
     Connect,
-    Subscribe { receipt: Option<Box<str>> },
-    Unsubscribe { receipt: Option<Box<str>> },
-    Publish { receipt: Option<Box<str>> },
+    Subscribe {
+        receipt: Option<Box<str>>,
+    },
+    Unsubscribe {
+        receipt: Option<Box<str>>,
+        id: Option<SubscriptionId>,
+    },
+    Publish {
+        receipt: Option<Box<str>>,
+    },
+    /// The subscription that a SEND with `reply-to` needs.
+    ReplyTo {
+        receipt: Option<Box<str>>,
+    },
+    Commit {
+        receipt: Option<Box<str>>,
+        transaction: Box<str>,
+    },
 }
 
 impl Session for StompSession {
@@ -121,17 +148,21 @@ impl Session for StompSession {
             let expired = Settlement::Dropped(DropReason::Expired);
             return self.request_unanswered(Request::Settle { tag: delivery.tag, settlement: expired });
         }
-        let Some((subscription, serial)) = self.subscriptions.deliver(&delivery) else {
-            let gone = Settlement::Dropped(DropReason::Closed);
-            return self.request_unanswered(Request::Settle { tag: delivery.tag, settlement: gone });
+        let (subscription, serial) = match self.subscriptions.deliver(&delivery) {
+            Ok(sent) => sent,
+            Err(settlement) => {
+                return self.request_unanswered(Request::Settle { tag: delivery.tag, settlement });
+            }
         };
         let has_lag = self.lag.dropped > 0 || self.lag.conflated > 0;
         let heading = Heading {
             constant: &subscription.constant,
+            view: self.destinations.view(subscription.kind),
             subscription: delivery.subscription.0,
             serial,
             wants_ack: subscription.wants_ack(),
             is_retained: delivery.is_retained,
+            is_redelivered: delivery.dup,
             lag: has_lag.then_some(&self.lag),
         };
         let message = message::encode(&delivery.publication, &heading, version, self.settings.frames, now);
@@ -142,7 +173,7 @@ impl Session for StompSession {
         self.outputs.push_back(Output::Send(message));
         self.heart_beats.sent(now);
         if is_settled {
-            // Granted more than `ack:auto` asked for: sent is delivered.
+            // `ack:auto`: sent is delivered.
             let settlement = Settlement::Accepted;
             self.request_unanswered(Request::Settle { tag: delivery.tag, settlement });
         }
@@ -237,6 +268,7 @@ impl StompSession {
         let deadline = now.checked_add(settings.connect_timeout);
         Self {
             decoder: Decoder::new(limits(settings, settings.max_message_size_preauth)),
+            destinations: Destinations::new(settings),
             settings: settings.clone(),
             ceiling,
             state: State::AwaitConnect { deadline, bearer },
@@ -246,6 +278,9 @@ impl StompSession {
             pending: VecDeque::new(),
             next_token: 0,
             subscriptions: Subscriptions::default(),
+            transactions: Transactions::default(),
+            client_id: None,
+            has_hinted: false,
             heart_beats: HeartBeats::off(now),
             lag: Lag::default(),
             now,
@@ -280,7 +315,7 @@ impl StompSession {
             }
             Err(error) => {
                 let receipt = error.receipt.as_deref().map(Into::into);
-                let offender = Offender { command: error.command, receipt };
+                let offender = Offender { command: error.command, receipt, transaction: None };
                 self.fail(&error.into(), &offender);
                 true
             }
@@ -307,15 +342,17 @@ impl StompSession {
         };
         match frame.command {
             Command::Connect | Command::Stomp => Err(SessionError::AlreadyConnected),
-            Command::Send => self.publish(frame),
+            Command::Send => self.publish(&frame, version),
             Command::Subscribe => self.subscribe(&frame, version),
             Command::Unsubscribe => self.unsubscribe(&frame, version),
             Command::Ack => self.acknowledge(&frame, Verdict::Ack, version),
             Command::Nack if version > Version::V1_0 => self.acknowledge(&frame, Verdict::Nack, version),
-            Command::Begin | Command::Commit | Command::Abort => {
-                Err(SessionError::Unsupported("transactions"))
-            }
+            Command::Begin => self.begin(&frame),
+            Command::Commit => self.commit(&frame),
+            Command::Abort => self.abort(&frame),
             Command::Disconnect => {
+                // "Any transactions that have not been committed will be implicitly aborted".
+                self.transactions = Transactions::default();
                 self.state = State::Leaving { version, receipt: receipt(&frame) };
                 self.buffer = BytesMut::new();
                 if self.pending.is_empty() {
@@ -340,7 +377,9 @@ impl StompSession {
     }
 
     fn connected(&mut self, connected: &Connected) -> Result<(), SessionError> {
-        let State::Connecting(asked) = &self.state else { return Err(SessionError::ReplyMismatch) };
+        let State::Connecting(asked) = &mut self.state else { return Err(SessionError::ReplyMismatch) };
+        self.client_id = asked.client_id.take();
+        self.destinations.set_temporary(&connected.temporary);
         let version = asked.version;
         let mut out = BytesMut::new();
         connect::encode_connected(asked, &connected.client_id, &self.settings, &mut out);
@@ -348,48 +387,6 @@ impl StompSession {
         self.decoder.set_version(version, limits(&self.settings, self.settings.max_message_size));
         self.state = State::Ready(version);
         self.send(out.freeze());
-        Ok(())
-    }
-
-    fn publish(&mut self, frame: Frame) -> Result<(), SessionError> {
-        refuse_transaction(&frame)?;
-        // SEC-17: a slice must not keep a much larger buffer alive.
-        let body = &frame.body;
-        let is_most = body.len() >= self.buffer_bytes_max / 2;
-        let payload = if is_most { compact(body) } else { Bytes::copy_from_slice(body) };
-        let publication = publish::read(&frame, payload, &self.settings, self.now)?;
-        let qos = publication.qos;
-        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
-        if qos == QoS::AtMostOnce {
-            self.request_unanswered(request);
-        } else {
-            self.request(request, Pending::Publish { receipt: receipt(&frame) });
-        }
-        Ok(())
-    }
-
-    fn subscribe(&mut self, frame: &Frame, version: Version) -> Result<(), SessionError> {
-        let subscribe = self.subscriptions.subscribe(frame, version, &self.settings)?;
-        let pending = Pending::Subscribe { receipt: receipt(frame) };
-        self.request(Request::Subscribe(vec![subscribe]), pending);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, frame: &Frame, version: Version) -> Result<(), SessionError> {
-        let (id, settled) = self.subscriptions.unsubscribe(frame, version)?;
-        self.settle(settled);
-        self.request(
-            Request::Unsubscribe(vec![SubscriptionName::Id(id)]),
-            Pending::Unsubscribe { receipt: receipt(frame) },
-        );
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, frame: &Frame, verdict: Verdict, version: Version) -> Result<(), SessionError> {
-        refuse_transaction(frame)?;
-        let settled = self.subscriptions.acknowledge(frame, verdict, version)?;
-        self.settle(settled);
-        self.send_receipt(receipt(frame).as_deref());
         Ok(())
     }
 
@@ -406,14 +403,20 @@ impl StompSession {
                 return self.connected(&connected).map_err(|error| (error, offender));
             }
             (Some(Pending::Subscribe { receipt }), Reply::Subscribed(results)) => {
-                match results.into_iter().next() {
-                    Some(Ok(_)) => self.send_receipt(receipt.as_deref()),
-                    Some(Err(refusal)) => return Err((refusal.into(), offender)),
-                    None => return Err((SessionError::ReplyMismatch, offender)),
-                }
+                check_granted(results).map_err(|error| (error, offender))?;
+                self.send_receipt(receipt.as_deref());
             }
-            (Some(Pending::Unsubscribe { receipt }), Reply::Unsubscribed(_))
-            | (Some(Pending::Publish { receipt }), Reply::Published(_)) => {
+            // The receipt is that of the SEND, which is answered by itself.
+            (Some(Pending::ReplyTo { .. }), Reply::Subscribed(results)) => {
+                check_granted(results).map_err(|error| (error, offender))?;
+            }
+            (Some(Pending::Unsubscribe { receipt, id }), Reply::Unsubscribed(_)) => {
+                if let Some(id) = id {
+                    self.subscriptions.ended(id);
+                }
+                self.send_receipt(receipt.as_deref());
+            }
+            (Some(Pending::Publish { receipt } | Pending::Commit { receipt, .. }), Reply::Published(_)) => {
                 self.send_receipt(receipt.as_deref());
             }
             // Of publishes at QoS 0, and what was asked for without waiting.
@@ -430,12 +433,6 @@ impl StompSession {
         self.send_receipt(receipt.as_deref());
         self.request_unanswered(Request::Disconnect { will: WillFate::Discard, session_expiry: None });
         self.close(CloseReason::normal(), DataLane::Drain);
-    }
-
-    fn settle(&mut self, settled: Vec<Settled>) {
-        for (tag, settlement) in settled {
-            self.request_unanswered(Request::Settle { tag, settlement });
-        }
     }
 
     fn request(&mut self, request: Request, pending: Pending) {
@@ -482,6 +479,7 @@ impl StompSession {
         self.state = State::Closed;
         self.buffer = BytesMut::new();
         self.pending = VecDeque::new();
+        self.transactions = Transactions::default();
     }
 }
 
@@ -495,28 +493,16 @@ impl State {
     }
 }
 
-impl Pending {
-    fn offender(&self) -> Offender {
-        let (command, receipt) = match self {
-            Self::Connect => (Command::Connect, &None),
-            Self::Subscribe { receipt } => (Command::Subscribe, receipt),
-            Self::Unsubscribe { receipt } => (Command::Unsubscribe, receipt),
-            Self::Publish { receipt } => (Command::Send, receipt),
-        };
-        Offender { command: Some(command), receipt: receipt.clone() }
-    }
-}
-
 fn receipt(frame: &Frame) -> Option<Box<str>> {
     frame.header("receipt").map(Into::into)
 }
 
-/// A frame of a transaction is not to be carried out before its COMMIT.
-fn refuse_transaction(frame: &Frame) -> Result<(), SessionError> {
-    if frame.header("transaction").is_some() {
-        return Err(SessionError::Unsupported("transactions"));
+fn check_granted(results: Vec<Result<Granted, Refusal>>) -> Result<(), SessionError> {
+    match results.into_iter().next() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(refusal)) => Err(refusal.into()),
+        None => Err(SessionError::ReplyMismatch),
     }
-    Ok(())
 }
 
 fn limits(settings: &Settings, frame_bytes_max: usize) -> Limits {

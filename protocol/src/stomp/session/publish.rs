@@ -6,8 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
-use super::super::Settings;
-use super::super::destination::canonical;
+use super::super::destination::{Destinations, Kind};
 use super::super::frame::Frame;
 use super::error::SessionError;
 use crate::publication::{Properties, Publication, QoS};
@@ -17,12 +16,15 @@ use crate::topic::Topic;
 pub(super) fn read(
     frame: &Frame,
     payload: Bytes,
-    settings: &Settings,
+    destinations: &Destinations,
     now: Instant,
 ) -> Result<Publication, SessionError> {
     let destination = frame.header("destination").ok_or(SessionError::MissingHeader("destination"))?;
-    let mut publication = Publication::new(topic("destination", destination, settings)?, payload);
-    publication.qos = qos(frame)?;
+    let (kind, to) = topic("destination", destination, destinations)?;
+    let mut publication = Publication::new(to, payload);
+    // A queue keeps what nobody takes, which only an acknowledged message can be.
+    let least = if kind == Kind::Queue { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+    publication.qos = qos(frame)?.max(least);
     publication.retain = flag(frame, "retain")?;
     publication.expires_at = expires_at(frame, now)?;
     let content_type = frame.header("content-type");
@@ -30,7 +32,10 @@ pub(super) fn read(
         content_type.is_some_and(says_utf8) && simdutf8::basic::from_utf8(&publication.payload).is_ok();
     let properties = Properties {
         content_type: content_type.map(Into::into),
-        response_topic: frame.header("reply-to").map(|text| topic("reply-to", text, settings)).transpose()?,
+        response_topic: match frame.header("reply-to") {
+            Some(text) => Some(topic("reply-to", text, destinations)?.1),
+            None => None,
+        },
         correlation_data: correlation(frame)?,
         user: user_properties(frame),
     };
@@ -47,10 +52,12 @@ pub(super) fn flag(frame: &Frame, name: &'static str) -> Result<bool, SessionErr
     }
 }
 
-fn topic(name: &'static str, destination: &str, settings: &Settings) -> Result<Topic, SessionError> {
-    let text = canonical(destination, settings.unknown_prefix)
-        .map_err(|why| SessionError::BadTopic { name, why })?;
-    Topic::parse(text, &settings.topic_limits).map_err(|error| SessionError::topic(name, error))
+fn topic(
+    name: &'static str,
+    destination: &str,
+    destinations: &Destinations,
+) -> Result<(Kind, Topic), SessionError> {
+    destinations.topic(destination).map_err(|why| SessionError::BadTopic { name, why })
 }
 
 /// The highest of what `qos`, `persistent` and `receipt` ask for (WIRE §8).
