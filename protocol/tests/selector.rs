@@ -1,6 +1,6 @@
 //! Selectors: what they match, and what is none. Jakarta Messaging 3.1 §3.8.1.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test helper may panic")]
 
 use bytes::Bytes;
 use tidegate_protocol::publication::{Properties, Publication};

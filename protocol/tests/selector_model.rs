@@ -1,7 +1,7 @@
 //! Random selectors, written as text and evaluated a second time: as a tree, by recursion, in the words of the standard.
 //! Jakarta Messaging 3.1 §3.8.1.
 
-#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test helper may panic")]
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -14,8 +14,8 @@ use tidegate_protocol::topic::{Topic, TopicLimits};
 enum Sum {
     Literal(i32),
     Header(u8),
-    Minus(Box<Sum>),
-    Calculate(Box<Sum>, char, Box<Sum>),
+    Minus(Box<Self>),
+    Calculate(Box<Self>, char, Box<Self>),
 }
 
 #[derive(Clone, Debug)]
@@ -28,9 +28,9 @@ enum Condition {
     In(u8, bool, Vec<String>),
     Like(u8, bool, String),
     IsNull(u8, bool),
-    Not(Box<Condition>),
-    And(Box<Condition>, Box<Condition>),
-    Or(Box<Condition>, Box<Condition>),
+    Not(Box<Self>),
+    And(Box<Self>, Box<Self>),
+    Or(Box<Self>, Box<Self>),
 }
 
 /// Headers are `h0` to `h3`.
