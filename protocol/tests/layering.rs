@@ -28,6 +28,7 @@ const RULES: &[(&str, &[&str])] = &[
         "publication.rs",
         &["crate::session", "crate::raw", "crate::mqtt", "crate::stomp", "crate::subprotocol"],
     ),
+    ("selector", &["crate::session", "crate::raw", "crate::mqtt", "crate::stomp", "crate::subprotocol"]),
     // 3: the WebSocket layer knows no topic; subprotocols do not know each other; codecs do not know sessions.
     ("websocket/", &["crate::topic", "crate::publication", "crate::session", "raw::", "mqtt::", "stomp::"]),
     ("raw/", &["mqtt::", "stomp::", "subprotocol::"]),
