@@ -398,3 +398,51 @@ async fn no_local_leaves_out_what_the_client_says_itself() {
     assert_eq!(text(&client.delivery().await), "other");
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn a_selector_chooses_by_headers_on_topics_and_queues() {
+    let broker = Broker::start("").await;
+    let mut sender = connected(&broker).await;
+    let mut say = async |destination: &'static str, kind: &'static str, weight: &'static str| {
+        let headers = [("destination", destination), ("kind", kind), ("weight", weight)];
+        sender.send_for_receipt(frame(Command::Send, &headers).with_body(format!("{kind}{weight}"))).await;
+    };
+    say("/queue/jobs", "a", "1").await;
+    say("/queue/jobs", "b", "7").await;
+    let mut heavy = connected(&broker).await;
+    let selected = ("selector", "weight > 5 AND kind IN ('a', 'b')");
+    subscribe(&mut heavy, &[("id", "2"), ("destination", "/topic/t"), selected]).await;
+    subscribe(&mut heavy, &[("id", "1"), ("destination", "/queue/jobs"), selected]).await;
+    assert_eq!(text(&heavy.delivery().await), "b7", "what nobody selects waits, and is passed over");
+    say("/topic/t", "a", "3").await;
+    say("/topic/t", "a", "10").await;
+    assert_eq!(text(&heavy.delivery().await), "a10");
+    let mut other = connected(&broker).await;
+    subscribe(&mut other, &[("id", "1"), ("destination", "/queue/jobs")]).await;
+    assert_eq!(text(&other.delivery().await), "a1");
+    let mut wrong = connected(&broker).await;
+    let headers = [("id", "1"), ("destination", "/topic/t"), ("selector", "weight >")];
+    wrong.send(&frame(Command::Subscribe, &headers)).await;
+    let (error, _) = wrong.end().await;
+    assert!(error.unwrap().header("message").unwrap().contains("selector"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_durable_subscription_keeps_its_selector_across_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let settings = stored(directory.path());
+    let broker = Broker::start(&settings).await;
+    let more = [("selector", "kind = 'a'")];
+    drop(durable(&broker, &DIALECTS[1], &more).await);
+    broker.stop().await;
+    let broker = Broker::start(&settings).await;
+    let mut sender = connected(&broker).await;
+    for kind in ["b", "a"] {
+        let headers = [("destination", "/topic/t"), ("kind", kind)];
+        sender.send_for_receipt(frame(Command::Send, &headers).with_body(kind.to_owned())).await;
+    }
+    let mut client = durable(&broker, &DIALECTS[1], &more).await;
+    assert_eq!(text(&client.delivery().await), "a");
+    broker.stop().await;
+}
