@@ -127,9 +127,10 @@ const RETAIN_IS_OFF: Refusal = Refusal::Unsupported("retained messages are switc
 
 /// A publication that was stored; its expiry on the clock of this run.
 pub(crate) fn restored_publication(record: PublicationRecord, now: Now) -> Publication {
-    let expires_at = record.expires_at_ms.and_then(|at_ms| now.instant_of(at_ms));
+    let expires_ms = record.expires_at_ms;
     let mut publication = record.into_publication();
-    publication.expires_at = expires_at;
+    publication.expires_ms = expires_ms;
+    publication.expires_at = expires_ms.and_then(|at_ms| now.instant_of(at_ms));
     if publication.publisher < FIRST_MAILBOX {
         // A connection of another run, whose number somebody else has.
         publication.publisher = 0;
