@@ -157,3 +157,24 @@ fn restored_will(record: WillRecord, expires_at: Instant, now: Now) -> (Instant,
 fn far(now: Now) -> Instant {
     now.instant.checked_add(NEVER).unwrap_or(now.instant)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_protocol::topic::{Topic, TopicLimits};
+
+    use super::*;
+
+    #[test]
+    fn what_expires_does_so_at_the_same_time_of_day() {
+        let instant = tokio::time::Instant::now().into_std();
+        let now = Now { instant, unix_ms: 1_000_000 };
+        let topic = Topic::parse("a", &TopicLimits::STANDARD).unwrap();
+        let publication = Publication::new(topic, "x".into());
+        for (expires_ms, expires_at) in
+            [(Some(1_000_250), instant.checked_add(Duration::from_millis(250))), (None, None)]
+        {
+            let restored = restored_publication(PublicationRecord::new(&publication, expires_ms), now);
+            assert_eq!((restored.expires_ms, restored.expires_at), (expires_ms, expires_at));
+        }
+    }
+}
