@@ -632,12 +632,12 @@ fn the_particular_part_of_a_message_says_retained_expiration_and_lag_once() {
         &talk.deliver(kept.clone()),
         &[&format!("text MESSAGE|subscription:s|message-id:0-1|{first}{shared}")],
     );
-    talk.now += Duration::from_millis(2499);
+    talk.now += Duration::from_micros(2_499_001);
     check(
         &talk.deliver(kept.clone()),
         &[&format!("text MESSAGE|subscription:s|message-id:0-2|retained:true|expiration:1|{shared}")],
     );
-    talk.now += Duration::from_millis(1);
+    talk.now += Duration::from_micros(999);
     check(&talk.deliver(kept), &["settle 1 Dropped(Expired)"]);
 }
 

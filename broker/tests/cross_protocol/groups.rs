@@ -1,4 +1,5 @@
-//! One group of subscribers across protocols: `$share/G/F` of MQTT is `group` of the raw envelope (WIRE §6).
+//! One group of subscribers across protocols: `$share/G/F` of MQTT is `group` of the raw envelope and `share` of STOMP
+//! (WIRE §6).
 
 use std::collections::BTreeMap;
 

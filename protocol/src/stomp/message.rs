@@ -95,7 +95,9 @@ fn put_heading(
         out.put_slice(b"retained:true\n");
     }
     if let Some(at) = publication.expires_at {
-        let _ = writeln!(out, "expiration:{}", at.saturating_duration_since(now).as_millis());
+        // Rounded up: a message that is still delivered has not expired.
+        let left_ms = at.saturating_duration_since(now).as_nanos().div_ceil(1_000_000);
+        let _ = writeln!(out, "expiration:{left_ms}");
     }
     if let Some(lag) = heading.lag {
         let _ = writeln!(out, "x-lag:dropped={};conflated={}", lag.dropped, lag.conflated);
