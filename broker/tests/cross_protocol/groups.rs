@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tidegate_protocol::mqtt::packet::Version;
 use tidegate_protocol::publication::QoS;
+use tidegate_protocol::stomp;
+use tidegate_protocol::stomp::frame::{Command, Frame};
 
 use crate::subscriber::mqtt_client;
 use crate::support::Broker;
@@ -13,10 +15,12 @@ use crate::support::client::{Client, Protocol};
 use crate::support::mqtt::Mqtt;
 use crate::support::raw::{Encoding, Envelope};
 use crate::support::socket::Ask;
+use crate::support::stomp::Stomp;
 
 enum Member {
     Mqtt(Mqtt),
     Envelope(Envelope),
+    Stomp(Stomp),
 }
 
 impl Member {
@@ -27,7 +31,10 @@ impl Member {
             Protocol::Mqtt31 => Self::mqtt(broker, Version::V3_1).await,
             Protocol::Mqtt311 => Self::mqtt(broker, Version::V3_1_1).await,
             Protocol::Mqtt5 => Self::mqtt(broker, Version::V5).await,
-            other => panic!("{other:?} has no word for a group"),
+            Protocol::Stomp10 => Self::stomp(broker, stomp::Version::V1_0).await,
+            Protocol::Stomp11 => Self::stomp(broker, stomp::Version::V1_1).await,
+            Protocol::Stomp12 => Self::stomp(broker, stomp::Version::V1_2).await,
+            Protocol::Payload => panic!("payload mode has no word for a group"),
         }
     }
 
@@ -43,6 +50,16 @@ impl Member {
         Self::Mqtt(client)
     }
 
+    async fn stomp(broker: &Broker, version: stomp::Version) -> Self {
+        let mut client = Stomp::connected(broker, version).await;
+        let frame = Frame::new(Command::Subscribe)
+            .with_header("id", "g")
+            .with_header("destination", "/topic/jobs/#")
+            .with_header("share", "g");
+        assert!(client.send_for_receipt(frame).await.is_empty());
+        Self::Stomp(client)
+    }
+
     /// What it got, up to the message that all get.
     async fn until_the_end(&mut self) -> Vec<String> {
         let mut all = Vec::new();
@@ -50,6 +67,7 @@ impl Member {
             let payload = match self {
                 Self::Mqtt(client) => client.delivery().await.payload,
                 Self::Envelope(client) => client.delivery().await.payload.unwrap(),
+                Self::Stomp(client) => client.delivery().await.body,
             };
             if payload == "end" {
                 return all;
@@ -62,6 +80,7 @@ impl Member {
         match self {
             Self::Mqtt(client) => client.subscribe("end", QoS::AtMostOnce).await,
             Self::Envelope(client) => client.subscribe("end").await,
+            Self::Stomp(client) => client.subscribe("end", "auto").await,
         }
     }
 
@@ -73,6 +92,7 @@ impl Member {
                 let (answer, before) = client.ask(asked).await;
                 assert_eq!((&*answer.op, before.len()), ("ok", 0), "{answer:?}");
             }
+            Self::Stomp(client) => assert!(client.unsubscribe("g").await.is_empty()),
         }
     }
 }
