@@ -248,6 +248,7 @@ impl Retained {
         copy.is_text = publication.is_text;
         copy.properties.clone_from(&publication.properties);
         copy.expires_at = publication.expires_at;
+        copy.expires_ms = publication.expires_ms;
         copy.published_ms = publication.published_ms;
         copy.publisher = publication.publisher;
         copy.charge_to(&self.account(by).bytes);

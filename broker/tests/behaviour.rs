@@ -412,7 +412,6 @@ async fn what_is_not_built_yet_is_refused_and_not_ignored() {
     }
 
     for fields in [
-        json!({"group": "g"}),
         json!({"last": 2}),
         json!({"qos": 1}),
         json!({"presence": true}),

@@ -66,6 +66,9 @@ pub struct Publication {
     pub properties: Option<Box<Properties>>,
     /// After this instant it is not delivered any more.
     pub expires_at: Option<Instant>,
+    /// The same by the clock on the wall, in Unix milliseconds. A session that was told a time of day sets this one,
+    /// since it has no such clock; the broker makes both of whichever there is.
+    pub expires_ms: Option<u64>,
     /// Unix time in milliseconds at which the broker took it; 0 until then.
     pub published_ms: u64,
     /// The connection that published it, for No Local; 0 is the broker itself.
@@ -124,6 +127,7 @@ impl Publication {
             is_text: false,
             properties: None,
             expires_at: None,
+            expires_ms: None,
             published_ms: 0,
             publisher: 0,
             forms: Default::default(),
@@ -195,6 +199,23 @@ impl Properties {
     }
 }
 
+/// Whether a MIME type promises UTF-8: by its charset, or as text or JSON without one (WIRE §7).
+#[must_use]
+pub fn says_utf8(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    match charset {
+        Some(charset) => {
+            ["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
+        }
+        None => essence.starts_with("text/") || essence == "application/json" || essence.ends_with("+json"),
+    }
+}
+
 /// Takes a payload out of a larger read buffer by copying it when it is small, so that a slice of 200 bytes does
 /// not keep a buffer of 64 KiB alive (SEC-17).
 #[must_use]
@@ -229,6 +250,24 @@ impl Drop for Charge {
 mod tests {
     use super::*;
     use crate::topic::TopicLimits;
+
+    #[test]
+    fn text_and_json_are_utf8_unless_another_charset_is_named() {
+        for (content_type, expected) in [
+            ("text/plain", true),
+            ("text/plain;charset=utf-8", true),
+            ("TEXT/Plain; Charset=\"UTF-8\"", true),
+            ("text/plain; format=flowed; charset=us-ascii", true),
+            ("text/plain;charset=iso-8859-1", false),
+            ("application/json", true),
+            ("application/vnd.x+json", true),
+            ("application/octet-stream", false),
+            ("application/octet-stream;charset=utf-8", true),
+            ("", false),
+        ] {
+            assert_eq!(says_utf8(content_type), expected, "{content_type}");
+        }
+    }
 
     #[test]
     fn gives_back_what_it_charged() {

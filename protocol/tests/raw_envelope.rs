@@ -10,8 +10,9 @@ use tidegate_protocol::publication::QoS;
 use tidegate_protocol::raw::{self, Pinned, Settings};
 use tidegate_protocol::session::{
     CloseKind, CloseReason, Copies, Credentials, DataLane, Granted, Lag, LagNotice, Output, Overflow,
-    Refusal, Reply, Request, RetainHandling,
+    Refusal, Reply, Request, RetainHandling, SubscriptionId, SubscriptionName,
 };
+use tidegate_protocol::topic::{ShareName, TopicLimits};
 
 const JSON: &str = r#"{"op":"ping"}"#;
 
@@ -144,6 +145,54 @@ fn unsub_ends_what_sub_began() {
     client.text(r#"{"op":"unsub","id":6,"topic":"a"}"#);
     assert!(client.requests.is_empty());
     assert_eq!(client.said_json()[0]["code"], "not_found");
+}
+
+#[test]
+fn a_filter_alone_and_in_each_group_are_different_subscriptions() {
+    let mut client = subscribed(&["a"]);
+    client.text(r#"{"op":"sub","id":2,"topics":["a","b"],"group":"g","last":0}"#);
+    let asked: Vec<_> = client.subscribes().iter().map(|one| (one.group.clone(), one.retained)).collect();
+    let group = ShareName::parse("g", &TopicLimits::STANDARD).unwrap();
+    assert_eq!(asked, [(Some(group.clone()), RetainHandling::Skip), (Some(group), RetainHandling::Skip)]);
+    let in_group = client.subscribes()[0].id.unwrap();
+    client.grant();
+    client.text(r#"{"op":"sub","id":3,"topic":"a","group":"h"}"#);
+    assert_ne!(client.subscribes()[0].id, Some(in_group));
+    client.grant();
+    client.sent.clear();
+    for (fields, expected) in
+        [(r#","group":"g""#, Some(in_group)), (r#","group":"g""#, None), ("", Some(ALONE))]
+    {
+        client.text(&format!(r#"{{"op":"unsub","id":4,"topic":"a"{fields}}}"#));
+        let asked = client.requests.first().map(|(_, request)| match request {
+            Request::Unsubscribe(names) => names.clone(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(asked, expected.map(|id| vec![SubscriptionName::Id(id)]), "{fields}");
+        if asked.is_some() {
+            client.reply(Reply::Unsubscribed(vec![true]));
+        } else {
+            assert_eq!(client.said_json()[1]["code"], "not_found");
+        }
+    }
+}
+
+/// The first subscription of a session.
+const ALONE: SubscriptionId = SubscriptionId(1);
+
+#[test]
+fn a_payload_is_text_where_its_content_type_says_so_and_it_is() {
+    for (fields, is_text) in [
+        (r#""b64":"aGk=","ct":"text/plain""#, true),
+        (r#""b64":"/w==","ct":"text/plain""#, false),
+        (r#""b64":"aGk=","ct":"text/plain;charset=iso-8859-1""#, false),
+        (r#""b64":"aGk=","ct":"image/png""#, false),
+        (r#""text":"hi","ct":"image/png""#, true),
+    ] {
+        let mut client = envelope();
+        client.text(&format!(r#"{{"op":"pub","topic":"a",{fields}}}"#));
+        assert_eq!(client.published().is_text, is_text, "{fields}");
+    }
 }
 
 #[test]
@@ -346,7 +395,8 @@ fn each_bad_operation_is_told_why() {
         (r#"{"op":"sub","id":1,"topic":["a"]}"#, "bad_request", "'topic' is a string, not a list"),
         (r#"{"op":"sub","id":1,"topic":"a/#/b"}"#, "bad_topic", "'#' is not the last level"),
         (r#"{"op":"sub","id":1,"topic":""}"#, "bad_topic", "at least one character"),
-        (r#"{"op":"sub","id":1,"topic":"$share/g/a"}"#, "unsupported", "shared subscriptions"),
+        (r#"{"op":"sub","id":1,"topic":"$share/g/a"}"#, "bad_topic", "here it is 'group'"),
+        (r#"{"op":"unsub","id":1,"topic":"$share/g/a"}"#, "bad_topic", "here it is 'group'"),
         (r#"{"op":"sub","id":1,"topic":"a","qos":1}"#, "unsupported", "needs a window"),
         (r#"{"op":"sub","id":1,"topic":"a","qos":3}"#, "bad_request", "'qos' is 0 or 1"),
         (r#"{"op":"sub","id":1,"topic":"a","last":10}"#, "unsupported", "history"),
@@ -357,7 +407,16 @@ fn each_bad_operation_is_told_why() {
             "'last' is an integer, not a boolean",
         ),
         (r#"{"op":"sub","id":1,"topic":"a","since":{"epoch":1,"off":2}}"#, "unsupported", "'since'"),
-        (r#"{"op":"sub","id":1,"topic":"a","group":"g"}"#, "unsupported", "'group'"),
+        (r#"{"op":"sub","id":1,"topic":"a","group":""}"#, "bad_request", "[MQTT-4.8.2-1]"),
+        (r#"{"op":"sub","id":1,"topic":"a","group":"g/h"}"#, "bad_request", "'group': 'g/h': a share name"),
+        (
+            r#"{"op":"sub","id":1,"topic":"a","group":1}"#,
+            "bad_request",
+            "'group' is a string, not an integer",
+        ),
+        (r#"{"op":"sub","id":1,"topic":"a","group":"g","last":1}"#, "bad_request", "no retained messages"),
+        (r#"{"op":"sub","id":1,"topic":"a","group":"g","noecho":true}"#, "bad_request", "exclude each other"),
+        (r#"{"op":"unsub","id":1,"topic":"a","group":"g"}"#, "not_found", "no subscription"),
         (r#"{"op":"sub","id":1,"topic":"a","presence":true}"#, "unsupported", "'presence'"),
         (r#"{"op":"sub","id":1,"topic":"a","conflate":"x"}"#, "bad_request", "true, false or milliseconds"),
         (r#"{"op":"sub","id":1,"topic":"a","conflate":-1}"#, "bad_request", "not negative"),

@@ -157,10 +157,7 @@ fn send_with_headers_that_make_no_sense() {
         ("destination:a\nqos:3\n", "bad header qos: it is 0 or 1"),
         ("destination:a\nretain:yes\n", "bad header retain: it is true or false"),
         ("destination:a\npersistent:1\n", "bad header persistent: it is true or false"),
-        (
-            "destination:a\nexpires:1700000000000\n",
-            "not supported yet: expires in SEND; expiration takes a lifetime in milliseconds",
-        ),
+        ("destination:a\nexpires:2026-01-01\n", "bad header expires: it is a number of milliseconds"),
         ("destination:a\nexpiration:+5\n", "bad header expiration: it is a number of milliseconds"),
         (
             "destination:a\nexpiration:99999999999999999999\n",

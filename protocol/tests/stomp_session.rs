@@ -139,6 +139,13 @@ fn send_maps_destination_and_headers() {
             "publish a qos0 \"x\" corr=\\x00\\xff",
         ),
         (Version::V1_2, "destination:a\nk:1\nj:x\\cy\nk:2\n", "publish a qos0 \"x\" k=1 j=x:y k=2"),
+        (Version::V1_2, "destination:a\nx-user-id:1\nx-user-:2\n", "publish a qos0 \"x\" id=1 =2"),
+        (
+            Version::V1_2,
+            "destination:a\nx-user-k:1\nX-User-id:2\n",
+            "publish a qos0 \"x\" x-user-k=1 X-User-id=2",
+        ),
+        (Version::V1_2, "destination:a\nx-user-x-user-id:1\n", "publish a qos0 \"x\" x-user-id=1"),
         (Version::V1_0, "destination: a\nk: x\\cy\n", "publish a qos0 \"x\" k=x\\cy"),
         (Version::V1_1, "destination:a\nk:x\\cy\n", "publish a qos0 \"x\" k=x:y"),
     ] {
@@ -148,13 +155,16 @@ fn send_maps_destination_and_headers() {
 }
 
 #[test]
-fn expiration_is_a_lifetime() {
+fn expiration_is_a_lifetime_and_expires_a_time_of_day() {
     use tidegate_protocol::session::{Output, Request};
     use tidegate_protocol::websocket::Message;
-    for (headers, lifetime) in [
-        ("expiration:1500\n", Some(Duration::from_millis(1500))),
-        ("expiration:18446744073709551615\n", Some(Duration::from_millis(u64::MAX))),
-        ("", None),
+    for (headers, lifetime, at_ms) in [
+        ("expiration:1500\n", Some(Duration::from_millis(1500)), None),
+        ("expiration:18446744073709551615\n", Some(Duration::from_millis(u64::MAX)), None),
+        ("expires:1767225600123\n", None, Some(1_767_225_600_123)),
+        ("expires:0\n", None, None),
+        ("expires:9\nexpiration:1\n", Some(Duration::from_millis(1)), Some(9)),
+        ("", None, None),
     ] {
         let mut talk = Talk::connected(Version::V1_2);
         let text = format!("SEND\ndestination:a\n{headers}\nx\0");
@@ -163,6 +173,7 @@ fn expiration_is_a_lifetime() {
             panic!("a publish");
         };
         assert_eq!(publish.publication.expires_at.map(|at| at - talk.now), lifetime, "{headers}");
+        assert_eq!(publish.publication.expires_ms, at_ms, "{headers}");
     }
 }
 
@@ -547,30 +558,96 @@ fn message_carries_what_the_publisher_said_and_cannot_be_spoofed() {
     }
 }
 
+/// What the shared part has for correlation data, by version.
+#[test]
+fn correlation_data_is_text_where_the_version_can_say_it_and_else_base64() {
+    use tidegate_protocol::publication::Properties;
+    let base64 = |text: &str| format!("correlation-id:{text}|correlation-encoding:base64");
+    for (data, in_1_2, in_1_1, in_1_0) in [
+        (&b"c-1"[..], "correlation-id:c-1".into(), "correlation-id:c-1".into(), "correlation-id:c-1".into()),
+        (b"", "correlation-id:".into(), "correlation-id:".into(), "correlation-id:".into()),
+        (
+            b"a:\\",
+            "correlation-id:a\\c\\\\".into(),
+            "correlation-id:a\\c\\\\".into(),
+            "correlation-id:a:\\".into(),
+        ),
+        (b"a\r", "correlation-id:a\\r".into(), base64("YQ0="), base64("YQ0=")),
+        (b"a\n", "correlation-id:a\\n".into(), "correlation-id:a\\n".into(), base64("YQo=")),
+        (b" a", "correlation-id: a".into(), "correlation-id: a".into(), base64("IGE=")),
+        (b"a\0", base64("YQA="), base64("YQA="), base64("YQA=")),
+        (b"\xff", base64("/w=="), base64("/w=="), base64("/w==")),
+    ] {
+        let properties = Properties { correlation_data: Some(data.into()), ..Properties::default() };
+        for (version, expected) in [(Version::V1_2, in_1_2), (Version::V1_1, in_1_1), (Version::V1_0, in_1_0)]
+        {
+            let mut talk = subscribed(version, "");
+            let mut message = publication("a", b"");
+            message.properties = Some(Box::new(properties.clone()));
+            let shown = talk.deliver(delivery(message, QoS::AtMostOnce, 1));
+            let head = "text MESSAGE|subscription:s|message-id:0-1|destination:/topic/a|content-length:0";
+            check(&shown, &[&format!("{head}|{expected}||^@")]);
+        }
+    }
+}
+
+/// Each name comes back as it was published.
+#[test]
+fn a_reserved_name_goes_out_under_a_prefix_and_comes_back_without_it() {
+    use tidegate_protocol::publication::Properties;
+    let names = [
+        "k",
+        "id",
+        "",
+        "destination",
+        "x-user-",
+        "x-user-k",
+        "x-user-id",
+        "x-user-x-user-id",
+        "Id",
+        "a:b\n\r\\",
+    ];
+    let user: Vec<_> = names.iter().map(|name| (Box::from(*name), Box::from("v"))).collect();
+    let mut message = publication("a", b"");
+    message.properties = Some(Box::new(Properties { user, ..Properties::default() }));
+    let mut talk = subscribed(Version::V1_2, "");
+    let shown = talk.deliver(delivery(message, QoS::AtMostOnce, 1)).concat();
+    let (_, own) = shown.split_once("content-length:0|").unwrap();
+    let own = own.strip_suffix("||^@").unwrap();
+    assert!(
+        own.starts_with("k:v|x-user-id:v|x-user-:v|x-user-destination:v|x-user-x-user-:v|x-user-k:v|"),
+        "{own}"
+    );
+    let again = talk.client(&format!("SEND\ndestination:a\n{}\n\n\0", own.replace('|', "\n")));
+    let expected: String = names.iter().map(|name| format!(" {name}=v")).collect();
+    check(&again, &[&format!("publish a qos0 \"\"{expected}")]);
+}
+
 #[test]
 fn the_particular_part_of_a_message_says_retained_expiration_and_lag_once() {
     let mut talk = subscribed(Version::V1_2, "");
     let mut kept = publication("a", b"x");
     kept.is_text = true;
     kept.expires_at = Some(talk.now + Duration::from_millis(2500));
+    kept.expires_ms = Some(1_767_225_602_500);
     let mut kept = delivery(kept, QoS::AtMostOnce, 1);
     kept.is_retained = true;
     for dropped in [1, 2] {
         let lag = Lag { dropped, conflated: 4, topics: Vec::new() };
         talk.session.handle_lag(lag, talk.now);
     }
-    let shared = "destination:/topic/a|content-type:text/plain;charset=utf-8|content-length:1||x^@";
+    let shared = "destination:/topic/a|content-type:text/plain;charset=utf-8|content-length:1|expires:1767225602500||x^@";
     let first = "retained:true|expiration:2500|x-lag:dropped=3;conflated=8|";
     check(
         &talk.deliver(kept.clone()),
         &[&format!("text MESSAGE|subscription:s|message-id:0-1|{first}{shared}")],
     );
-    talk.now += Duration::from_millis(2499);
+    talk.now += Duration::from_micros(2_499_001);
     check(
         &talk.deliver(kept.clone()),
         &[&format!("text MESSAGE|subscription:s|message-id:0-2|retained:true|expiration:1|{shared}")],
     );
-    talk.now += Duration::from_millis(1);
+    talk.now += Duration::from_micros(999);
     check(&talk.deliver(kept), &["settle 1 Dropped(Expired)"]);
 }
 

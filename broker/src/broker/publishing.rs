@@ -137,6 +137,7 @@ impl Broker {
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
         publication.published_ms = now.unix_ms;
+        now.settle_expiry(&mut publication);
         publication.charge_to(&self.shared.publication_bytes);
         let publication = Arc::new(publication);
         let is_full = self.shared.is_full();

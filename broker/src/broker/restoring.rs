@@ -134,9 +134,10 @@ const RETAIN_IS_OFF: Refusal = Refusal::Unsupported("retained messages are switc
 
 /// A publication that was stored; its expiry on the clock of this run.
 pub(crate) fn restored_publication(record: PublicationRecord, now: Now) -> Publication {
-    let expires_at = record.expires_at_ms.and_then(|at_ms| now.instant_of(at_ms));
+    let expires_ms = record.expires_at_ms;
     let mut publication = record.into_publication();
-    publication.expires_at = expires_at;
+    publication.expires_ms = expires_ms;
+    publication.expires_at = expires_ms.and_then(|at_ms| now.instant_of(at_ms));
     if publication.publisher < FIRST_MAILBOX {
         // A connection of another run, whose number somebody else has.
         publication.publisher = 0;
@@ -162,4 +163,25 @@ fn restored_will(record: WillRecord, expires_at: Instant, now: Now) -> (Instant,
 /// As late as a session can end.
 fn far(now: Now) -> Instant {
     now.instant.checked_add(NEVER).unwrap_or(now.instant)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_protocol::topic::{Topic, TopicLimits};
+
+    use super::*;
+
+    #[test]
+    fn what_expires_does_so_at_the_same_time_of_day() {
+        let instant = tokio::time::Instant::now().into_std();
+        let now = Now { instant, unix_ms: 1_000_000 };
+        let topic = Topic::parse("a", &TopicLimits::STANDARD).unwrap();
+        let publication = Publication::new(topic, "x".into());
+        for (expires_ms, expires_at) in
+            [(Some(1_000_250), instant.checked_add(Duration::from_millis(250))), (None, None)]
+        {
+            let restored = restored_publication(PublicationRecord::new(&publication, expires_ms), now);
+            assert_eq!((restored.expires_ms, restored.expires_at), (expires_ms, expires_at));
+        }
+    }
 }

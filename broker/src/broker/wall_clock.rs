@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tidegate_protocol::publication::Publication;
+
 use super::Now;
 
 impl Now {
@@ -19,6 +21,13 @@ impl Now {
     pub fn instant_of(&self, unix_ms: u64) -> Option<Instant> {
         self.instant.checked_add(Duration::from_millis(unix_ms.saturating_sub(self.unix_ms)))
     }
+
+    /// Gives a publication its expiry by both clocks, of whichever its publisher said; the earlier one, if both.
+    pub(super) fn settle_expiry(&self, publication: &mut Publication) {
+        let said = publication.expires_ms.and_then(|at_ms| self.instant_of(at_ms));
+        publication.expires_at = publication.expires_at.into_iter().chain(said).min();
+        publication.expires_ms = publication.expires_at.map(|at| self.unix_ms_of(at));
+    }
 }
 
 /// Whole milliseconds.
@@ -28,6 +37,8 @@ pub(super) fn in_ms(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_protocol::topic::{Topic, TopicLimits};
+
     use super::*;
 
     #[test]
@@ -40,5 +51,29 @@ mod tests {
         assert_eq!(now.instant_of(999_000), Some(instant), "what has passed is due now");
         let after = Now { instant: later, unix_ms: 1_000_250 };
         assert_eq!(after.unix_ms_of(instant), 1_000_000);
+    }
+
+    #[test]
+    fn an_expiry_is_known_by_both_clocks_and_the_earlier_one_counts() {
+        let instant = tokio::time::Instant::now().into_std();
+        let now = Now { instant, unix_ms: 1_000_000 };
+        let at = |ms| instant + Duration::from_millis(ms);
+        for (by_instant, by_wall, expected) in [
+            (None, None, None),
+            (Some(at(500)), None, Some((at(500), 1_000_500))),
+            (None, Some(1_000_500), Some((at(500), 1_000_500))),
+            (Some(at(400)), Some(1_000_500), Some((at(400), 1_000_400))),
+            (Some(at(500)), Some(1_000_400), Some((at(400), 1_000_400))),
+            (None, Some(999_999), Some((instant, 1_000_000))),
+            (None, Some(1), Some((instant, 1_000_000))),
+        ] {
+            let topic = Topic::parse("a", &TopicLimits::STANDARD).unwrap();
+            let mut publication = Publication::new(topic, "x".into());
+            (publication.expires_at, publication.expires_ms) = (by_instant, by_wall);
+            now.settle_expiry(&mut publication);
+            let settled = publication.expires_at.zip(publication.expires_ms);
+            assert_eq!(settled, expected, "{by_instant:?} {by_wall:?}");
+            assert_eq!(publication.is_expired(instant), by_wall.is_some_and(|at_ms| at_ms <= now.unix_ms));
+        }
     }
 }

@@ -316,7 +316,8 @@ fn from_frame(frame: Frame) -> Got {
     }
 }
 
-fn unique() -> u64 {
+/// A number that no other call gets.
+pub fn unique() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-pub use tidegate_protocol::mqtt::packet::Packet;
 use tidegate_protocol::mqtt::packet::{
-    Ack, ConnAck, Connect, Disconnect, Properties, Publish, ReasonCode, Subscribe, Subscription, Unsubscribe,
-    Version,
+    Ack, ConnAck, Connect, Disconnect, Properties, ReasonCode, Subscribe, Subscription, Unsubscribe, Version,
 };
+pub use tidegate_protocol::mqtt::packet::{Packet, Publish};
 use tidegate_protocol::mqtt::{Codec, Limits};
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::RetainHandling;

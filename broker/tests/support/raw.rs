@@ -43,7 +43,7 @@ pub struct Said {
     pub ct: Option<String>,
     pub ret: Option<bool>,
     pub ts: Option<u64>,
-    pub props: Option<BTreeMap<String, OneOrMany>>,
+    pub props: Option<Props>,
     pub reply: Option<String>,
     pub corr: Option<Corr>,
     pub exp: Option<u64>,
@@ -57,6 +57,9 @@ pub struct Said {
     /// The payload came as `data`.
     #[serde(skip)]
     pub is_data: bool,
+    /// The field that held the payload, if that was another one.
+    #[serde(skip)]
+    pub carrier: Option<&'static str>,
 }
 
 /// `err.code` is a word, `bye.code` a number.
@@ -67,7 +70,11 @@ pub enum Code {
     Number(u16),
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// A map whose order counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Props(pub Vec<(String, OneOrMany)>);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     One(String),
@@ -108,6 +115,32 @@ impl Serialize for Bin {
     }
 }
 
+impl<'de> Deserialize<'de> for Props {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Props;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Props, A::Error> {
+                let mut props = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    props.push(entry);
+                }
+                Ok(Props(props))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+impl Serialize for Props {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, values)| (name, values)))
+    }
+}
+
 /// `data`, which has to be looked at as it stands.
 #[derive(Deserialize)]
 struct Verbatim<'a> {
@@ -115,12 +148,15 @@ struct Verbatim<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// An operation with a payload of bytes, which JSON has no type for.
+/// An operation with what [`Value`] has no type for: bytes, and a map in order.
 #[derive(Serialize)]
-struct WithBin<'a> {
+struct Whole<'a> {
     #[serde(flatten)]
     operation: &'a Value,
-    bin: Bin,
+    #[serde(flatten)]
+    bins: BTreeMap<&'static str, Bin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    props: Option<&'a Props>,
 }
 
 impl Envelope {
@@ -152,12 +188,33 @@ impl Envelope {
             (Ok(text), _) => operation["text"] = text.into(),
             (Err(_), Encoding::Json) => operation["b64"] = BASE64.encode(payload).into(),
             (Err(_), Encoding::MessagePack) => {
-                let bin = Bin(Bytes::copy_from_slice(payload));
-                let bytes = rmp_serde::to_vec_named(&WithBin { operation: &operation, bin }).unwrap();
-                return self.socket.send_binary(bytes).await;
+                let bins = BTreeMap::from([("bin", Bin(Bytes::copy_from_slice(payload)))]);
+                return self.send_whole(&Whole { operation: &operation, bins, props: None }).await;
             }
         }
         self.send(&operation).await;
+    }
+
+    async fn send_whole(&mut self, whole: &Whole<'_>) {
+        match self.encoding {
+            Encoding::Json => self.socket.send_text(&serde_json::to_string(whole).unwrap()).await,
+            Encoding::MessagePack => self.socket.send_binary(rmp_serde::to_vec_named(whole).unwrap()).await,
+        }
+    }
+
+    /// An operation with an id, bytes where the encoding has them (in JSON as base64), and properties in their order.
+    pub async fn ask_whole(
+        &mut self,
+        mut operation: Value,
+        bytes: Vec<(&'static str, Bytes)>,
+        props: &Props,
+    ) -> Said {
+        self.next_id += 1;
+        operation["id"] = self.next_id.into();
+        let bins = bytes.into_iter().map(|(name, bytes)| (name, Bin(bytes))).collect();
+        let props = Some(props).filter(|props| !props.0.is_empty());
+        self.send_whole(&Whole { operation: &operation, bins, props }).await;
+        self.answer().await.0
     }
 
     /// Sends an operation with an id; gives its answer, and what came before it.
@@ -259,6 +316,10 @@ impl Envelope {
             (other, encoding) => panic!("the wrong kind of message for {encoding:?}: {other:?}"),
         };
         said.is_data = data.is_some();
+        said.carrier =
+            [("text", said.text.is_some()), ("b64", said.b64.is_some()), ("bin", said.bin.is_some())]
+                .into_iter()
+                .find_map(|(name, is_there)| is_there.then_some(name));
         said.payload = data
             .or_else(|| said.text.take().map(Bytes::from))
             .or_else(|| said.b64.take().map(|text| BASE64.decode(text).unwrap().into()))

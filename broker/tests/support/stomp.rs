@@ -102,8 +102,13 @@ impl Stomp {
 
     /// SUBSCRIBE for a filter, under its own text as id. Nothing may come before its RECEIPT.
     pub async fn subscribe(&mut self, filter: &str, ack: &str) {
+        self.subscribe_as(filter, filter, ack).await;
+    }
+
+    /// The same under another id.
+    pub async fn subscribe_as(&mut self, id: &str, filter: &str, ack: &str) {
         let frame = Frame::new(Command::Subscribe)
-            .with_header("id", filter.to_owned())
+            .with_header("id", id.to_owned())
             .with_header("destination", format!("/topic/{filter}"))
             .with_header("ack", ack);
         let before = self.send_for_receipt(frame).await;

@@ -24,7 +24,7 @@ use crate::session::{
     Refusal, Reply, Request, RetainHandling, Session, Settlement, Subscribe, SubscriptionId,
     SubscriptionName, Token, Wants,
 };
-use crate::topic::TopicFilter;
+use crate::topic::{ShareName, TopicFilter};
 use crate::websocket::Message;
 
 /// One client in envelope mode.
@@ -39,7 +39,7 @@ pub(super) struct Envelope {
     settings: Settings,
     /// From the broker, for `welcome`.
     client_id: Arc<str>,
-    subscriptions: Vec<(TopicFilter, SubscriptionId)>,
+    subscriptions: Vec<(Subscribed, SubscriptionId)>,
     next_subscription: u32,
     next_token: u32,
     /// Requests without a reply, in their order.
@@ -61,9 +61,16 @@ enum State {
 #[derive(Debug)]
 enum Waiting {
     Connect,
-    Sub { id: Id, filters: Vec<(TopicFilter, SubscriptionId)> },
+    Sub { id: Id, subscriptions: Vec<(Subscribed, SubscriptionId)> },
     Unsub { id: Id },
     Pub { id: Option<Id> },
+}
+
+/// What a client is subscribed to, and can be once: the same filter alone and in a group are two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Subscribed {
+    group: Option<ShareName>,
+    filter: TopicFilter,
 }
 
 /// At most one `lag` in this time (WIRE §3).
@@ -174,7 +181,7 @@ impl Envelope {
             }
             Operation::Hello { wants_resumption } => self.welcome(wants_resumption),
             Operation::Sub(sub) => self.subscribe(sub),
-            Operation::Unsub { id, filter } => self.unsubscribe(id, &filter),
+            Operation::Unsub { id, group, filter } => self.unsubscribe(id, &Subscribed { group, filter }),
             Operation::Pub { id, publication } => self.publish(id, *publication),
             Operation::Ping { id } => self.answer(&Answer::Pong { id: id.as_ref() }),
         }
@@ -197,15 +204,16 @@ impl Envelope {
     }
 
     fn subscribe(&mut self, sub: Sub) {
-        let mut filters = Vec::with_capacity(sub.filters.len());
+        let mut subscriptions = Vec::with_capacity(sub.filters.len());
         let mut added = 0;
         for filter in sub.filters {
-            let known = self.subscriptions.iter().find(|(known, _)| *known == filter).map(|(_, id)| *id);
+            let named = Subscribed { group: sub.group.clone(), filter };
+            let known = self.subscriptions.iter().find(|(known, _)| *known == named).map(|(_, id)| *id);
             let id = known.unwrap_or_else(|| {
                 added += 1;
                 SubscriptionId(self.next_subscription.wrapping_add(added))
             });
-            filters.push((filter, id));
+            subscriptions.push((named, id));
         }
         let topics_max = self.settings.topics_max;
         if self.subscriptions.len().saturating_add(usize::try_from(added).unwrap_or(usize::MAX)) > topics_max
@@ -216,10 +224,10 @@ impl Envelope {
         }
         self.next_subscription = self.next_subscription.wrapping_add(added);
         let forms = message_forms(self.encoding());
-        let subscribes = filters.iter().map(|(filter, id)| Subscribe {
+        let subscribes = subscriptions.iter().map(|(named, id)| Subscribe {
             id: Some(*id),
-            filter: filter.clone(),
-            group: None,
+            filter: named.filter.clone(),
+            group: named.group.clone(),
             identifier: None,
             qos: QoS::AtMostOnce,
             forms: Some(forms),
@@ -234,24 +242,24 @@ impl Envelope {
             prefetch: None,
         });
         let request = Request::Subscribe(subscribes.collect());
-        self.request(request, Waiting::Sub { id: sub.id, filters });
+        self.request(request, Waiting::Sub { id: sub.id, subscriptions });
     }
 
     fn handle_subscribed(
         &mut self,
         id: &Id,
-        filters: &[(TopicFilter, SubscriptionId)],
+        subscriptions: &[(Subscribed, SubscriptionId)],
         results: &[Result<Granted, Refusal>],
     ) {
         let mut refused: Vec<(&str, &Refusal)> = Vec::new();
         let mut granted = QoS::AtMostOnce;
-        for ((filter, subscription), result) in filters.iter().zip(results) {
+        for ((named, subscription), result) in subscriptions.iter().zip(results) {
             match result {
-                Err(refusal) => refused.push((filter.as_str(), refusal)),
+                Err(refusal) => refused.push((named.filter.as_str(), refusal)),
                 Ok(granting) => {
                     granted = granting.qos;
-                    if !self.subscriptions.iter().any(|(known, _)| known == filter) {
-                        self.subscriptions.push((filter.clone(), *subscription));
+                    if !self.subscriptions.iter().any(|(known, _)| known == named) {
+                        self.subscriptions.push((named.clone(), *subscription));
                     }
                 }
             }
@@ -265,8 +273,8 @@ impl Envelope {
         self.answer(&Answer::Err { id: Some(id), code, reason: &reason, retry, topics: &topics });
     }
 
-    fn unsubscribe(&mut self, id: Id, filter: &TopicFilter) {
-        let Some(at) = self.subscriptions.iter().position(|(known, _)| known == filter) else {
+    fn unsubscribe(&mut self, id: Id, named: &Subscribed) {
+        let Some(at) = self.subscriptions.iter().position(|(known, _)| known == named) else {
             self.err(Some(&id), Word::NotFound, "there is no subscription to this topic", false);
             return;
         };
@@ -363,8 +371,8 @@ impl Session for Envelope {
                 self.state = State::Ready;
                 self.client_id = connected.client_id;
             }
-            (Waiting::Sub { id, filters }, Reply::Subscribed(results)) => {
-                self.handle_subscribed(&id, &filters, &results);
+            (Waiting::Sub { id, subscriptions }, Reply::Subscribed(results)) => {
+                self.handle_subscribed(&id, &subscriptions, &results);
             }
             (Waiting::Unsub { id }, Reply::Unsubscribed(_)) => {
                 self.answer(&Answer::Ok { id: &id, qos: None, matched: None });

@@ -86,7 +86,11 @@ pub(super) fn parse_topic(name: &str, text: &str, limits: &TopicLimits) -> Resul
 
 pub(super) fn parse_filter(name: &str, text: &str, limits: &TopicLimits) -> Result<TopicFilter, Problem> {
     if text.starts_with("$share/") {
-        return Err(unsupported("'$share/': shared subscriptions do not exist yet, and will be 'group'"));
+        // Taken literally it would match nothing for ever.
+        return Err(Problem {
+            word: Word::BadTopic,
+            reason: format!("'{name}': '$share/' is MQTT's way to name a group; here it is 'group':\"NAME\""),
+        });
     }
     TopicFilter::parse(text, limits).map_err(|error| bad_topic(name, text, &error.to_string()))
 }

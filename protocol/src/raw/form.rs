@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::Encoding;
 use super::answer::to_bytes;
 use super::document::json_depth;
-use crate::publication::{BodyForm, Form, Publication};
+use crate::publication::{BodyForm, Form, Publication, says_utf8};
 use crate::session::Forms;
 use crate::websocket::MessageKind;
 use crate::websocket::prepared::{Outgoing, Prepared};
@@ -121,17 +121,7 @@ pub(super) const fn message_forms(encoding: Encoding) -> &'static Forms {
 /// Whether the content type says that the payload is UTF-8 (WIRE §7).
 fn says_text(publication: &Publication) -> bool {
     let properties = publication.properties.as_deref();
-    let Some(content_type) = properties.and_then(|properties| properties.content_type.as_deref()) else {
-        return false;
-    };
-    let content_type = content_type.to_ascii_lowercase();
-    let mut parts = content_type.split(';').map(str::trim);
-    let media = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| part.strip_prefix("charset=")).map(|value| value.trim_matches('"'));
-    match charset {
-        Some(charset) => matches!(charset, "utf-8" | "utf8" | "us-ascii"),
-        None => media.starts_with("text/") || media == "application/json" || media.ends_with("+json"),
-    }
+    properties.and_then(|properties| properties.content_type.as_deref()).is_some_and(says_utf8)
 }
 
 fn is_utf8(payload: &[u8]) -> bool {

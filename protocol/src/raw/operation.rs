@@ -15,16 +15,16 @@ use super::fields::{
 };
 use super::form::DATA_DEPTH_MAX;
 use super::suggest::{hint, shown};
-use crate::publication::{Properties, Publication, QoS};
+use crate::publication::{Properties, Publication, QoS, says_utf8};
 use crate::session::Overflow;
-use crate::topic::{TopicFilter, TopicLimits};
+use crate::topic::{ShareName, TopicFilter, TopicLimits};
 
 /// What a client asks for.
 #[derive(Debug)]
 pub(super) enum Operation {
     Hello { wants_resumption: bool },
     Sub(Sub),
-    Unsub { id: Id, filter: TopicFilter },
+    Unsub { id: Id, group: Option<ShareName>, filter: TopicFilter },
     Pub { id: Option<Id>, publication: Box<Publication> },
     Ping { id: Option<Id> },
 }
@@ -33,6 +33,7 @@ pub(super) enum Operation {
 #[derive(Debug)]
 pub(super) struct Sub {
     pub(super) id: Id,
+    pub(super) group: Option<ShareName>,
     pub(super) filters: Vec<TopicFilter>,
     pub(super) is_retained_wanted: bool,
     pub(super) conflate: Option<Duration>,
@@ -79,8 +80,9 @@ impl Operation {
             "unsub" => {
                 let filter = reader.text("topic")?.ok_or_else(|| missing("topic"))?;
                 let filter = parse_filter("topic", &filter, limits)?;
-                reader.finish(&["op", "id", "topic"])?;
-                Ok(Self::Unsub { id: id.ok_or_else(|| missing("id"))?, filter })
+                let group = reader.group(limits)?;
+                reader.finish(&["op", "id", "topic", "group"])?;
+                Ok(Self::Unsub { id: id.ok_or_else(|| missing("id"))?, group, filter })
             }
             "pub" => reader.publish(id, limits, now),
             "ping" => {
@@ -120,11 +122,7 @@ impl FieldReader<'_> {
 
     fn sub(&mut self, id: Option<Id>, limits: &TopicLimits) -> Result<Operation, Problem> {
         let id = id.ok_or_else(|| missing("id"))?;
-        for (name, what) in [
-            ("since", "keeps no history"),
-            ("group", "has no shared subscriptions"),
-            ("presence", "has no presence"),
-        ] {
+        for (name, what) in [("since", "keeps no history"), ("presence", "has no presence")] {
             if self.take(name).is_some() {
                 return Err(unsupported(format!("'{name}': this broker {what} yet")));
             }
@@ -134,9 +132,15 @@ impl FieldReader<'_> {
             Some(1) => return Err(unsupported("'qos' 1 needs a window, and this broker has none yet")),
             Some(_) => return Err(bad("the field 'qos' is 0 or 1")),
         }
+        let group = self.group(limits)?;
         let is_retained_wanted = match self.integer("last")? {
-            None | Some(1) => true,
+            None => group.is_none(),
             Some(0) => false,
+            // MQTT 5 §4.8.2, for all members alike.
+            Some(1..) if group.is_some() => {
+                return Err(bad("a 'group' gets no retained messages; 'last' is 0 there"));
+            }
+            Some(1) => true,
             Some(2..) => {
                 return Err(unsupported("'last' beyond 1 needs history, and this broker keeps none yet"));
             }
@@ -145,12 +149,22 @@ impl FieldReader<'_> {
         let conflate = self.conflate()?;
         let overflow = self.overflow()?;
         let no_local = self.boolean("noecho")?;
+        if no_local && group.is_some() {
+            // [MQTT-3.8.3-4]
+            return Err(bad("'noecho' and 'group' exclude each other: no member may refuse its share"));
+        }
         let filters = self.filters(limits)?;
         self.finish(&[
             "op", "id", "topic", "topics", "qos", "last", "since", "conflate", "overflow", "group",
             "presence", "noecho",
         ])?;
-        Ok(Operation::Sub(Sub { id, filters, is_retained_wanted, conflate, overflow, no_local }))
+        Ok(Operation::Sub(Sub { id, group, filters, is_retained_wanted, conflate, overflow, no_local }))
+    }
+
+    fn group(&mut self, limits: &TopicLimits) -> Result<Option<ShareName>, Problem> {
+        let Some(name) = self.text("group")? else { return Ok(None) };
+        let parsed = ShareName::parse(&name, limits);
+        parsed.map(Some).map_err(|error| bad(format!("'group': '{}': {error}", shown(&name))))
     }
 
     fn filters(&mut self, limits: &TopicLimits) -> Result<Vec<TopicFilter>, Problem> {
@@ -234,6 +248,10 @@ impl FieldReader<'_> {
             correlation_data: self.correlation()?,
             user: self.props()?,
         };
+        // Bytes that are said to be text, and are, are text in every protocol.
+        publication.is_text = publication.is_text
+            || (properties.content_type.as_deref().is_some_and(says_utf8)
+                && simdutf8::basic::from_utf8(&publication.payload).is_ok());
         if properties != Properties::default() {
             publication.properties = Some(Box::new(properties));
         }

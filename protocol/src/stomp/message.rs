@@ -110,7 +110,9 @@ fn put_heading(
         out.put_slice(b"redelivered:true\n");
     }
     if let Some(at) = publication.expires_at {
-        let _ = writeln!(out, "expiration:{}", at.saturating_duration_since(now).as_millis());
+        // Rounded up: a message that is still delivered has not expired.
+        let left_ms = at.saturating_duration_since(now).as_nanos().div_ceil(1_000_000);
+        let _ = writeln!(out, "expiration:{left_ms}");
     }
     if let Some(lag) = heading.lag {
         let _ = writeln!(out, "x-lag:dropped={};conflated={}", lag.dropped, lag.conflated);
@@ -133,6 +135,9 @@ fn put_shared(publication: &Publication, view: View<'_>, escaping: Escaping, out
         None => {}
     }
     let _ = writeln!(out, "content-length:{}", publication.payload.len());
+    if let Some(at_ms) = publication.expires_ms {
+        let _ = writeln!(out, "expires:{at_ms}");
+    }
     if let Some(properties) = properties {
         put_properties(properties, view.separator(), escaping, out);
     }
@@ -164,16 +169,20 @@ fn put_properties(properties: &Properties, separator: Separator, escaping: Escap
     }
     for (name, value) in &properties.user {
         if is_reserved(name) {
-            out.put_slice(b"x-user-");
+            out.put_slice(USER_PREFIX.as_bytes());
         }
         put_header(name, value, escaping, out);
     }
 }
 
-/// Whether a value can be written without losing a character.
+/// Whether a value can be written so that every reader gets each character of it. In 1.0 the blanks around it may be
+/// trimmed; before 1.2 a carriage return has no escape, and some take one at the end of a line for a part of that.
 fn says(text: &str, escaping: Escaping) -> bool {
-    let lost: &[char] = if escaping == Escaping::None { &['\0', '\r', '\n'] } else { &['\0'] };
-    !text.contains(lost)
+    match escaping {
+        Escaping::None => !text.contains(['\0', '\r', '\n']) && text.trim_matches([' ', '\t']) == text,
+        Escaping::V1_1 => !text.contains(['\0', '\r']),
+        Escaping::V1_2 => !text.contains('\0'),
+    }
 }
 
 /// Whether `version` writes the shared part as 1.2 does.
@@ -193,7 +202,12 @@ fn is_shareable(publication: &Publication, version: Version) -> bool {
     is_alike(publication.topic.as_str())
         && properties.content_type.as_deref().is_none_or(is_alike)
         && properties.response_topic.as_ref().is_none_or(|topic| is_alike(topic.as_str()))
-        && correlation.is_none_or(|data| std::str::from_utf8(data).is_ok_and(is_alike))
+        && correlation.is_none_or(|data| {
+            // In base64 all versions write it alike.
+            let said =
+                |text: &str| !says(text, Escaping::V1_2) || (is_alike(text) && says(text, version.into()));
+            std::str::from_utf8(data).map_or(true, said)
+        })
         && properties.user.iter().all(|(name, value)| is_alike(name) && is_alike(value))
 }
 
@@ -201,12 +215,15 @@ fn is_utf8(publication: &Publication) -> bool {
     publication.is_text || simdutf8::basic::from_utf8(&publication.payload).is_ok()
 }
 
+/// In front of the name of a user property that is not its publisher's to use in a frame.
+pub(super) const USER_PREFIX: &str = "x-user-";
+
 /// Names that mean something in a frame of ours or of a client. A user property of such a name is sent with
 /// `x-user-` in front, so that nobody can speak in the broker's name (SEC-13). No name is one of them: a header
-/// has at least one character there.
-fn is_reserved(name: &str) -> bool {
+/// has at least one character there. And so are these with that prefix, so that taking it off gives back each name.
+pub(super) fn is_reserved(name: &str) -> bool {
     matches!(
-        name,
+        name.trim_start_matches(USER_PREFIX),
         "" | "accept-version"
             | "ack"
             | "content-length"

@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use super::super::destination::{Destinations, Kind};
 use super::super::frame::Frame;
+use super::super::message::{USER_PREFIX, is_reserved};
 use super::error::SessionError;
-use crate::publication::{Properties, Publication, QoS};
+use crate::publication::{Properties, Publication, QoS, says_utf8};
 use crate::topic::Topic;
 
 /// Reads a SEND. `payload` is its body, free of any larger buffer.
@@ -26,7 +27,9 @@ pub(super) fn read(
     let least = if kind == Kind::Queue { QoS::AtLeastOnce } else { QoS::AtMostOnce };
     publication.qos = qos(frame)?.max(least);
     publication.retain = flag(frame, "retain")?;
+    // Of a lifetime and a time of day the earlier one ends it; the broker, which has both clocks, sees to that.
     publication.expires_at = expires_at(frame, now)?;
+    publication.expires_ms = milliseconds(frame, "expires")?.filter(|at| *at != 0);
     let content_type = frame.header("content-type");
     publication.is_text =
         content_type.is_some_and(says_utf8) && simdutf8::basic::from_utf8(&publication.payload).is_ok();
@@ -73,22 +76,21 @@ fn qos(frame: &Frame) -> Result<QoS, SessionError> {
     Ok(if is_acknowledged { QoS::AtLeastOnce } else { asked })
 }
 
-/// `expiration` is a lifetime in milliseconds. `expires` is a wall-clock time, which nothing here can compare
-/// with; its 0 means never.
+/// `expiration` is a lifetime in milliseconds, as RabbitMQ has it; `expires` a Unix time in milliseconds, as ActiveMQ has
+/// it, whose 0 means never. A lifetime beyond what an instant can hold is one without an end.
 fn expires_at(frame: &Frame, now: Instant) -> Result<Option<Instant>, SessionError> {
-    if frame.header("expires").is_some_and(|at| at != "0") {
-        return Err(SessionError::Unsupported(
-            "expires in SEND; expiration takes a lifetime in milliseconds",
-        ));
-    }
-    let Some(text) = frame.header("expiration") else { return Ok(None) };
+    let lifetime = milliseconds(frame, "expiration")?.map(Duration::from_millis);
+    Ok(lifetime.and_then(|lifetime| now.checked_add(lifetime)))
+}
+
+/// Digits, and nothing else.
+fn milliseconds(frame: &Frame, name: &'static str) -> Result<Option<u64>, SessionError> {
+    let Some(text) = frame.header(name) else { return Ok(None) };
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let milliseconds: Option<u64> = if digits { text.parse().ok() } else { None };
-    let Some(milliseconds) = milliseconds else {
-        return Err(SessionError::BadHeader { name: "expiration", why: "it is a number of milliseconds" });
-    };
-    // A lifetime beyond what an instant can hold is one without an end.
-    Ok(now.checked_add(Duration::from_millis(milliseconds)))
+    match text.parse() {
+        Ok(milliseconds) if digits => Ok(Some(milliseconds)),
+        _ => Err(SessionError::BadHeader { name, why: "it is a number of milliseconds" }),
+    }
 }
 
 fn correlation(frame: &Frame) -> Result<Option<Bytes>, SessionError> {
@@ -107,10 +109,16 @@ fn correlation(frame: &Frame) -> Result<Option<Bytes>, SessionError> {
     }
 }
 
-/// All other headers, in order, with repetitions: "any arbitrary user defined headers".
+/// All other headers, in order, with repetitions: "any arbitrary user defined headers". Those that a MESSAGE has under
+/// another name come back under their own.
 fn user_properties(frame: &Frame) -> Vec<(Box<str>, Box<str>)> {
     let user = frame.headers.iter().filter(|header| !is_of_send(&header.name));
-    user.map(|header| (header.name.as_str().into(), header.value.as_str().into())).collect()
+    user.map(|header| {
+        let name = header.name.as_str();
+        let own = name.strip_prefix(USER_PREFIX).filter(|own| is_reserved(own));
+        (own.unwrap_or(name).into(), header.value.as_str().into())
+    })
+    .collect()
 }
 
 /// The headers that are read here or by the session.
@@ -131,40 +139,4 @@ fn is_of_send(name: &str) -> bool {
             | "retain"
             | "transaction"
     )
-}
-
-/// Whether a MIME type promises UTF-8: by its charset, or as text or JSON without one (WIRE §7).
-fn says_utf8(content_type: &str) -> bool {
-    let mut parts = content_type.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let charset = parts.find_map(|part| {
-        let (name, value) = part.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
-    });
-    match charset {
-        Some(charset) => charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8"),
-        None => essence.starts_with("text/") || essence == "application/json" || essence.ends_with("+json"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::says_utf8;
-
-    #[test]
-    fn text_and_json_are_utf8_unless_another_charset_is_named() {
-        for (content_type, expected) in [
-            ("text/plain", true),
-            ("text/plain;charset=utf-8", true),
-            ("TEXT/Plain; Charset=\"UTF-8\"", true),
-            ("text/plain;charset=iso-8859-1", false),
-            ("application/json", true),
-            ("application/vnd.x+json", true),
-            ("application/octet-stream", false),
-            ("application/octet-stream;charset=utf-8", true),
-            ("", false),
-        ] {
-            assert_eq!(says_utf8(content_type), expected, "{content_type}");
-        }
-    }
 }
