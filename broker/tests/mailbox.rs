@@ -220,6 +220,7 @@ impl World {
             conflate: None,
             copies: Copies::PerClient,
             selector: None,
+            head: None,
             durable: None,
             prefetch: None,
         };

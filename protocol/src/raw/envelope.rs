@@ -230,6 +230,7 @@ impl Envelope {
             conflate: sub.conflate,
             copies: Copies::PerClient,
             selector: None,
+            head: None,
             durable: None,
             prefetch: None,
         });

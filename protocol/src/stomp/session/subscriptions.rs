@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::destination::canonical;
+use super::super::forms;
 use super::super::frame::Frame;
 use super::super::message::constant_part;
 use super::super::{Settings, Version};
@@ -108,6 +109,9 @@ impl Subscriptions {
             AckMode::Auto => self.auto += 1,
             AckMode::Client | AckMode::ClientIndividual => self.window += prefetch,
         }
+        // Without acknowledgements only the head of a MESSAGE is this subscription's own.
+        let is_shared = mode == AckMode::Auto;
+        let head = is_shared.then(|| forms::head(&constant, id));
         let unacknowledged = BTreeMap::new();
         self.by_id.insert(id, Subscription { key, mode, prefetch, serial: 0, unacknowledged, constant });
         Ok(Subscribe {
@@ -116,7 +120,8 @@ impl Subscriptions {
             group: None,
             identifier: None,
             qos: if mode == AckMode::Auto { QoS::AtMostOnce } else { QoS::AtLeastOnce },
-            forms: None,
+            forms: is_shared.then(|| forms::of_version(version, settings.frames)),
+            head,
             no_local,
             retain_as_published: false,
             retained: RetainHandling::Send,
@@ -179,7 +184,7 @@ impl Subscriptions {
             }
             Version::V1_0 | Version::V1_2 => None,
         };
-        let (id, serial) = parse_message_id(message_id).ok_or(SessionError::UnknownMessage)?;
+        let (id, number) = parse_message_id(message_id).ok_or(SessionError::UnknownMessage)?;
         let Some(subscription) = self.by_id.get_mut(&id) else {
             // The subscription may have ended while this ACK was on its way.
             return if id.0 < self.next { Ok(Vec::new()) } else { Err(SessionError::UnknownMessage) };
@@ -188,9 +193,11 @@ impl Subscriptions {
             let why = "the message is not of that subscription";
             return Err(SessionError::BadHeader { name: "subscription", why });
         }
-        if serial == 0 || serial > subscription.serial {
-            return Err(SessionError::UnknownMessage);
-        }
+        let serial = match number {
+            Number::Serial(serial) if (1..=subscription.serial).contains(&serial) => serial,
+            Number::Publication if !subscription.wants_ack() => return Err(SessionError::AutoAck),
+            _ => return Err(SessionError::UnknownMessage),
+        };
         let taken = subscription.take(serial)?;
         self.unacknowledged -= taken.len();
         Ok(taken.into_iter().filter_map(|message| message.settle(verdict)).collect())
@@ -311,10 +318,22 @@ fn refuse_unsupported(frame: &Frame) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// `<subscription>-<serial>`, as `message::encode` writes it and in no other spelling.
-fn parse_message_id(text: &str) -> Option<(SubscriptionId, u64)> {
-    let (subscription, serial) = text.split_once('-')?;
-    let (subscription, serial) = (subscription.parse().ok()?, serial.parse().ok()?);
-    let is_ours = format!("{subscription}-{serial}") == text;
-    is_ours.then_some((SubscriptionId(subscription), serial))
+/// What a message goes by within its subscription.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    /// The subscription's own, as `message::encode` writes it.
+    Serial(u64),
+    /// That of the publication, as [`forms`] write it; never to be acknowledged.
+    Publication,
+}
+
+/// `<subscription>-<serial>` or `<subscription>-p<publication>`, as they are written and in no other spelling.
+fn parse_message_id(text: &str) -> Option<(SubscriptionId, Number)> {
+    let (subscription, number) = text.split_once('-')?;
+    let shared = number.strip_prefix(forms::SHARED_MARK);
+    let id: u32 = subscription.parse().ok()?;
+    let value: u64 = shared.unwrap_or(number).parse().ok()?;
+    let is_ours = subscription == id.to_string() && shared.unwrap_or(number) == value.to_string();
+    let number = if shared.is_some() { Number::Publication } else { Number::Serial(value) };
+    is_ours.then_some((SubscriptionId(id), number))
 }
