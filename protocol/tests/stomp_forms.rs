@@ -1,6 +1,6 @@
 //! What subscribers with `ack:auto` share of MESSAGE, behind the head that their session names. STOMP 1.2 "MESSAGE".
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test helper may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may panic")]
 
 mod stomp_support;
 
