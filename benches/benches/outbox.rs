@@ -30,11 +30,12 @@ fn main() {
     divan::main();
 }
 
-static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
+static FORMS: Forms = Forms { live: &FORM, retained: Some(&FORM) };
 
 static FORM: Form = Form {
     slot: 0,
     lacks_expiry: false,
+    behind_head: None,
     encode: |publication| Prepared::new(MessageKind::Binary, &[&publication.payload]),
 };
 

@@ -173,6 +173,13 @@ pub fn goals(medians: &[Row]) -> Vec<Goal> {
             goal(format!("{fixed}: {subject} p99 ÷ mosquitto's"), p99, Bound::AtMost(1.0));
         }
     }
+    let saturation = "fanout 1→1000, 64 B, saturation";
+    let cpu = |subject| find(saturation, subject, "cpu_seconds_per_million");
+    goal(
+        format!("{saturation}: tidegate/stomp CPU ÷ tidegate/mqtt's"),
+        cpu("tidegate/stomp").zip(cpu("tidegate/mqtt")).map(|(stomp, mqtt)| stomp / mqtt),
+        Bound::AtMost(1.5),
+    );
     for (subject, bytes) in [("tidegate/raw", 2048.0), ("tidegate/mqtt", 3072.0)] {
         for name in ["idle_bytes_per_connection", "after_traffic_bytes_per_connection"] {
             let value = find("idle, 10000 connections", subject, name);

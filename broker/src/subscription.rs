@@ -11,6 +11,7 @@ use std::time::Duration;
 use tidegate_protocol::publication::{Form, Publication, QoS};
 use tidegate_protocol::session::{Copies, Delivery, Forms, Overflow, Selector, SubscriptionId, Tag};
 use tidegate_protocol::topic::{ShareName, TopicFilter};
+use tidegate_protocol::websocket::prepared::Prepared;
 use triomphe::ThinArc;
 
 use crate::durability::Stored;
@@ -65,6 +66,8 @@ pub struct Terms {
     pub qos: QoS,
     /// Shared wire forms, when its session has no say in the bytes.
     pub forms: Option<&'static Forms>,
+    /// What stands before each shared form that is no whole message.
+    pub head: Option<Box<[u8]>>,
     /// Not what this client published itself.
     pub no_local: bool,
     /// Keeps the publisher's RETAIN flag.
@@ -97,6 +100,7 @@ struct Extras {
     share: Option<(ShareName, TopicFilter)>,
     selector: Option<Arc<Selector>>,
     queue: Option<QueueName>,
+    head: Option<Box<[u8]>>,
 }
 
 /// A publication on its way to one subscription.
@@ -138,16 +142,18 @@ impl Extras {
         share: None,
         selector: None,
         queue: None,
+        head: None,
     };
 
     fn are_common(&self) -> bool {
-        let Self { overflow, overflow_acked, conflate, identifier, share, selector, queue } = self;
+        let Self { overflow, overflow_acked, conflate, identifier, share, selector, queue, head } = self;
         (*overflow, *overflow_acked) == (Self::COMMON.overflow, Self::COMMON.overflow_acked)
             && conflate.is_none()
             && identifier.is_none()
             && share.is_none()
             && selector.is_none()
             && queue.is_none()
+            && head.is_none()
     }
 }
 
@@ -156,6 +162,7 @@ impl Default for Terms {
         Self {
             qos: QoS::AtMostOnce,
             forms: None,
+            head: None,
             no_local: false,
             retain_as_published: false,
             overflow: Extras::COMMON.overflow,
@@ -181,6 +188,7 @@ impl Subscription {
             share: terms.group.map(|name| (name, filter.clone())),
             selector: terms.selector,
             queue: terms.queue,
+            head: terms.head,
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let grant = Grant {
@@ -255,6 +263,11 @@ impl Grant {
     /// MQTT 5's Subscription Identifier.
     pub fn identifier(&self) -> Option<NonZeroU32> {
         self.extras().identifier
+    }
+
+    /// What stands before each shared form that is no whole message; empty without one.
+    pub fn head(&self) -> &[u8] {
+        self.extras().head.as_deref().unwrap_or_default()
     }
 
     /// The group that it is a member of, and the filter whose messages the group shares: its own.
@@ -417,6 +430,17 @@ impl Entry {
         self.lease().is_some()
     }
 
+    /// What is this client's own of the bytes, when the session has no say in them.
+    pub fn head(&self) -> &[u8] {
+        let is_headed = self.form.is_some_and(|form| form.behind_head.is_some());
+        if is_headed { self.subscription.head() } else { &[] }
+    }
+
+    /// What all share of the bytes, and stands behind the head; `None`: the session encodes.
+    pub fn shared(&self) -> Option<&Prepared> {
+        self.form.map(|form| self.publication.prepared(form))
+    }
+
     /// As the session gets it.
     pub fn into_delivery(self, tag: Tag) -> Delivery {
         if let Some(lease) = self.lease() {
@@ -460,8 +484,8 @@ fn shared_form(
     retain: bool,
 ) -> Option<&'static Form> {
     let forms = subscription.forms.filter(|_| qos == QoS::AtMostOnce)?;
-    let form = if retain { forms.retained } else { forms.live };
-    (!form.lacks_expiry || publication.expires_at.is_none()).then_some(form)
+    let form = if retain { forms.retained? } else { forms.live };
+    form.serves(publication).then_some(form)
 }
 
 /// What an entry costs beside the shared publication.

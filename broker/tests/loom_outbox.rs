@@ -24,11 +24,12 @@ use tidegate_protocol::websocket::MessageKind;
 use tidegate_protocol::websocket::prepared::Prepared;
 
 /// What arrives of a delivery: `82 01 x`.
-static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
+static FORMS: Forms = Forms { live: &FORM, retained: Some(&FORM) };
 
 static FORM: Form = Form {
     slot: 0,
     lacks_expiry: false,
+    behind_head: None,
     encode: |publication| Prepared::new(MessageKind::Binary, &[&publication.payload]),
 };
 

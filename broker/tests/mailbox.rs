@@ -221,6 +221,7 @@ impl World {
             conflate: None,
             copies: Copies::PerClient,
             selector: None,
+            head: None,
             durable: None,
             prefetch: None,
         };

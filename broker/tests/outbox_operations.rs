@@ -37,11 +37,12 @@ const SIZE_MAX: usize = 2 * (800 + 1) + 512 + 64;
 const CLOSE_BYTE: u8 = 0x88;
 const CASES: u32 = 500;
 
-static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
+static FORMS: Forms = Forms { live: &FORM, retained: Some(&FORM) };
 
 static FORM: Form = Form {
     slot: 0,
     lacks_expiry: false,
+    behind_head: None,
     encode: |publication| Prepared::new(MessageKind::Binary, &[&publication.payload]),
 };
 

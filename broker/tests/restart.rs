@@ -337,6 +337,7 @@ fn subscribe(filter: &str, qos: QoS) -> Subscribe {
         conflate: None,
         copies: Copies::PerClient,
         selector: None,
+        head: None,
         durable: None,
         prefetch: None,
     }

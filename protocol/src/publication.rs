@@ -78,13 +78,16 @@ pub struct Publication {
     charge: Option<Charge>,
 }
 
-/// A wire form that is equal for all its receivers: a complete, unmasked WebSocket message.
+/// A wire form that is equal for all its receivers: a complete, unmasked WebSocket message, or all of one but its head.
 #[derive(Debug)]
 pub struct Form {
     /// Where a publication keeps it; unique among all codecs (a test in `subprotocol.rs` holds that).
     pub slot: u8,
     /// The form cannot carry an expiry that counts down, so a publication that has one is left to the session.
     pub lacks_expiry: bool,
+    /// It is no message by itself: it stands behind the head of its subscription, and serves the publications of which
+    /// this says so.
+    pub behind_head: Option<fn(&Publication) -> bool>,
     /// Makes it.
     pub encode: fn(&Publication) -> Prepared,
 }
@@ -100,7 +103,14 @@ pub struct BodyForm {
 
 impl Form {
     /// Wire forms there is room for.
-    pub const SLOTS: usize = 16;
+    pub const SLOTS: usize = 18;
+
+    /// Whether its receivers can be sent this publication by it.
+    #[must_use]
+    pub fn serves(&self, publication: &Publication) -> bool {
+        (!self.lacks_expiry || publication.expires_at.is_none())
+            && self.behind_head.is_none_or(|serves| serves(publication))
+    }
 }
 
 impl BodyForm {

@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn no_two_codecs_share_a_slot() {
-        let forms: &[&[&Form]] = &[raw::FORMS, mqtt::FORMS];
+        let forms: &[&[&Form]] = &[raw::FORMS, mqtt::FORMS, stomp::FORMS];
         let bodies: &[&BodyForm] = &[&BodyForm::PAYLOAD, &stomp::MESSAGE_BODY, &stomp::MESSAGE_BODY_DOTTED];
 
         let mut slots = HashSet::new();

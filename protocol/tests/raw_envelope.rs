@@ -102,8 +102,8 @@ fn sub_reaches_the_broker_whole() {
     assert_eq!(one.conflate, Some(Duration::from_millis(200)));
     assert_eq!((one.overflow, one.copies), (Some(Overflow::DropNewest), Copies::PerClient));
     let forms = one.forms.unwrap();
-    assert_eq!((forms.live.slot, forms.retained.slot), (10, 11));
-    assert!(forms.live.lacks_expiry && forms.retained.lacks_expiry && !one.retain_as_published);
+    assert_eq!((forms.live.slot, forms.retained.unwrap().slot), (10, 11));
+    assert!(forms.live.lacks_expiry && forms.retained.unwrap().lacks_expiry && !one.retain_as_published);
     assert!(client.said().is_empty() && !client.session.wants().input);
     client.grant();
     assert_eq!(client.said(), [r#"{"op":"ok","id":"s1","qos":0}"#]);
@@ -118,7 +118,7 @@ fn sub_has_defaults() {
     assert_eq!((one.retained, one.conflate, one.overflow), (RetainHandling::Send, None, None));
     assert!(!one.no_local);
     let forms = one.forms.unwrap();
-    assert_eq!((forms.live.slot, forms.retained.slot), (12, 13));
+    assert_eq!((forms.live.slot, forms.retained.unwrap().slot), (12, 13));
     client.grant();
     // {"op": "ok", "id": 1, "qos": 0}
     assert_eq!(client.said(), ["83a26f70a26f6ba2696401a3716f7300"]);

@@ -55,7 +55,7 @@ fn options_reach_the_subscription() {
         let subscribe = &client.subscribes()[0];
         let forms = subscribe.forms.expect("payload mode is prepared");
         assert_eq!((subscribe.retained, subscribe.conflate), (retained, conflate), "{query}");
-        assert_eq!((forms.live.slot, forms.retained.slot), (slot, slot), "{query}");
+        assert_eq!((forms.live.slot, forms.retained.unwrap().slot), (slot, slot), "{query}");
         assert!(!forms.live.lacks_expiry && subscribe.copies == Copies::PerClient);
     }
 }

@@ -138,6 +138,68 @@ fn every_combination_of_head_and_body_arrives() {
     }
 }
 
+/// The frame of a prepared message behind a head, checked against the message; whether it is compressed.
+fn check_headed(head: &[u8], tail: &[u8], deflating: Option<&Deflating>) -> bool {
+    let prepared = Prepared::new(MessageKind::Text, &[tail]);
+    let headed = prepared.behind(head, deflating);
+    let whole = headed.parts().concat();
+    assert_eq!(headed.frame_len(), whole.len());
+    assert!(whole.ends_with(&headed.tail()));
+    let (first, payload) = split_frame(&whole);
+    let is_compressed = first & RSV1 != 0;
+    assert_eq!(first, FIN | TEXT | if is_compressed { RSV1 } else { 0 });
+    let message = [head, tail].concat();
+    let received = if is_compressed { inflated(&payload, message.len()) } else { payload.to_vec() };
+    assert!(received == message, "{} + {}", head.len(), tail.len());
+    is_compressed
+}
+
+#[test]
+fn a_head_stands_before_a_prepared_message_and_its_compressed_twin() {
+    let prepared = Prepared::new(MessageKind::Text, &[b"lo"]);
+    assert_eq!(prepared.behind(b"Hel", None).parts(), [&b"\x81\x05"[..], b"Hel", b"lo"]);
+    assert_eq!(prepared.frame(), &b"\x81\x02lo"[..], "and by itself");
+    for (head, tail, header) in [
+        (0, 0, &b"\x81\x00"[..]),
+        (3, 122, b"\x81\x7d"),
+        (3, 123, b"\x81\x7e\x00\x7e"),
+        (5, 65_530, b"\x81\x7e\xff\xff"),
+        (6, 65_530, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+    ] {
+        let prepared = Prepared::new(MessageKind::Text, &[&vec![7; tail]]);
+        assert_eq!(prepared.behind(&vec![8; head], None).parts()[0], header);
+    }
+
+    let body = "0123456789".repeat(50);
+    let prepared = Prepared::new(MessageKind::Text, &[body.as_bytes()]);
+    let one = prepared.behind(b"head", Some(&ALL));
+    let [front, head, first] = one.parts();
+    assert_eq!((front[0], head), (FIN | RSV1 | TEXT, &b"head"[..]));
+    assert_eq!(front[2..], *b"\x00\x04\x00\xfb\xff");
+    assert!(first.len() < 50);
+    let other = prepared.behind(b"other", Some(&ALL));
+    assert_eq!(first.as_ptr(), other.parts()[2].as_ptr(), "deflated once for all");
+    assert!(check_headed(b"", body.as_bytes(), Some(&ALL)));
+}
+
+#[test]
+fn every_combination_of_head_and_prepared_message_arrives() {
+    let text = "lorem ipsum dolor sit amet ".repeat(6000);
+    let text = text.as_bytes();
+    for head in [0, 1, 100, 65_535, 65_536] {
+        for tail in [0, 10, 700, 5000, 100_000] {
+            assert!(!check_headed(&text[..head], &text[..tail], None));
+            let is_compressed = check_headed(&text[..head], &text[..tail], Some(&ALL));
+            assert_eq!(is_compressed, tail >= 700 && head < 65_536, "{head} {tail}");
+            for window_bits in 8..15 {
+                let deflating = Deflating { window_bits, ..ALL };
+                let is_compressed = check_headed(&text[..head], &text[..tail], Some(&deflating));
+                assert_eq!(is_compressed, tail >= 700 && tail <= 1 << window_bits && head < 65_536);
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_message_arrives(
@@ -150,6 +212,7 @@ proptest! {
         let deflating = Deflating { window_bits, level, min_size };
         check_outgoing(&head, Some(&body), Some(&deflating));
         check_outgoing(&body, None, Some(&deflating));
+        check_headed(&head, &body, Some(&deflating));
         let prepared = Prepared::new(MessageKind::Binary, &[&head, &body]);
         let (first, payload) = split_frame(prepared.bytes(Some(&deflating)));
         let message = [&head[..], &body].concat();

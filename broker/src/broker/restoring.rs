@@ -99,6 +99,7 @@ impl Broker {
             qos: record.qos.min(self.rules.qos_max),
             // Those of the version that the client will speak; until it subscribes again, each delivery is encoded.
             forms: None,
+            head: None,
             no_local: record.no_local,
             retain_as_published: record.retain_as_published,
             overflow: record.overflow,

@@ -93,6 +93,7 @@ impl Broker {
         let terms = Terms {
             qos,
             forms: subscribe.forms,
+            head: subscribe.head,
             no_local: subscribe.no_local,
             retain_as_published: subscribe.retain_as_published,
             overflow,

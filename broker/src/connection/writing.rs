@@ -90,7 +90,8 @@ impl Connection {
             self.broker.metrics().dropped(DropReason::Expired, 1);
             return;
         }
-        if let (Some(form), Some(takeover)) = (entry.form, &mut self.takeover) {
+        let whole = entry.form.filter(|form| form.behind_head.is_none());
+        if let (Some(form), Some(takeover)) = (whole, &mut self.takeover) {
             encoded.push_frame(takeover.prepared_frame(entry.publication.prepared(form)));
             return;
         }

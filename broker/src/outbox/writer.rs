@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use tidegate_protocol::websocket::prepared::Deflating;
+use tidegate_protocol::websocket::prepared::{Deflating, Headed};
 
 use super::queue::Taken;
 use super::sync::thread_local;
@@ -187,11 +187,11 @@ impl Scratch {
     fn add(&mut self, taken: &Taken, deflating: Option<&Deflating>, limits: &WriteLimits) {
         match taken {
             Taken::Frame(bytes) | Taken::Close(bytes) => self.add_bytes(bytes, limits),
-            Taken::Entry(entry) => {
-                if let Some(form) = entry.form {
-                    self.add_bytes(entry.publication.prepared(form).bytes(deflating), limits);
-                }
-            }
+            Taken::Entry(entry) => match (entry.head(), entry.shared()) {
+                ([], Some(shared)) => self.add_bytes(shared.bytes(deflating), limits),
+                (head, Some(shared)) => self.add_headed(&shared.behind(head, deflating), limits),
+                (_, None) => {}
+            },
         }
     }
 
@@ -199,10 +199,30 @@ impl Scratch {
         self.bytes += bytes.len();
         if bytes.len() > JOIN_FRAME_BYTES_MAX || self.joined.len() + bytes.len() > limits.coalesce_bytes {
             self.pieces.push(Piece::Shared(bytes.clone()));
-            return;
+        } else {
+            self.join(&[bytes]);
         }
+    }
+
+    /// A head is joined beyond `coalesce_bytes` too: apart from the others it would need a buffer of its own. What is taken
+    /// for one write bounds that.
+    fn add_headed(&mut self, message: &Headed<'_>, limits: &WriteLimits) {
+        let [front, head, tail] = message.parts();
+        if message.frame_len() <= JOIN_FRAME_BYTES_MAX {
+            self.bytes += message.frame_len();
+            self.join(&[front, head, tail]);
+        } else {
+            self.bytes += front.len() + head.len();
+            self.join(&[front, head]);
+            self.add_bytes(&message.tail(), limits);
+        }
+    }
+
+    fn join(&mut self, parts: &[&[u8]]) {
         let start = self.joined.len();
-        self.joined.extend_from_slice(bytes);
+        for part in parts {
+            self.joined.extend_from_slice(part);
+        }
         match self.pieces.last_mut() {
             Some(Piece::Joined(range)) => range.end = self.joined.len(),
             _ => self.pieces.push(Piece::Joined(start..self.joined.len())),

@@ -5,6 +5,7 @@
 
 mod conflation;
 mod ends;
+mod heads;
 mod lanes;
 mod marks;
 mod policies;

@@ -19,11 +19,22 @@ use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::MessageKind;
 use tidegate_protocol::websocket::prepared::Prepared;
 
-static FORMS: Forms = Forms { live: &FORM, retained: &FORM };
+static FORMS: Forms = Forms { live: &FORM, retained: Some(&FORM) };
 
 static FORM: Form = Form {
     slot: 0,
     lacks_expiry: false,
+    behind_head: None,
+    encode: |publication| Prepared::new(MessageKind::Binary, &[&publication.payload]),
+};
+
+/// For subscriptions with a head; serves no text, which goes through the session.
+static HEADED_FORMS: Forms = Forms { live: &HEADED_FORM, retained: None };
+
+static HEADED_FORM: Form = Form {
+    slot: 1,
+    lacks_expiry: true,
+    behind_head: Some(|publication| !publication.is_text),
     encode: |publication| Prepared::new(MessageKind::Binary, &[&publication.payload]),
 };
 
@@ -36,10 +47,18 @@ pub(crate) struct Kind {
     pub(crate) qos: QoS,
     /// Whether QoS 0 deliveries have bytes that are shared, or go through the session.
     pub(crate) has_form: bool,
+    /// What stands before the shared bytes; what the session encodes has none.
+    pub(crate) head: &'static str,
 }
 
-pub(crate) const PLAIN: Kind =
-    Kind { id: 1, overflow: Overflow::DropOldest, conflate: None, qos: QoS::AtMostOnce, has_form: true };
+pub(crate) const PLAIN: Kind = Kind {
+    id: 1,
+    overflow: Overflow::DropOldest,
+    conflate: None,
+    qos: QoS::AtMostOnce,
+    has_form: true,
+    head: "",
+};
 pub(crate) const ACKED: Kind = Kind { id: 2, qos: QoS::AtLeastOnce, overflow: Overflow::Disconnect, ..PLAIN };
 
 /// No mark is reached, and nobody is patient at one.
@@ -71,9 +90,11 @@ pub(crate) fn new_client(number: u64, limits: Limits, write: WriteLimits) -> Cli
 
 /// The one place that knows how a subscription is made.
 pub(crate) fn new_subscription(outbox: &Arc<Outbox>, kind: Kind) -> Subscription {
+    let forms = if kind.head.is_empty() { &FORMS } else { &HEADED_FORMS };
     let terms = Terms {
         qos: kind.qos,
-        forms: kind.has_form.then_some(&FORMS),
+        forms: kind.has_form.then_some(forms),
+        head: (!kind.head.is_empty()).then(|| kind.head.as_bytes().into()),
         overflow: kind.overflow,
         overflow_acked: kind.overflow,
         conflate: kind.conflate,

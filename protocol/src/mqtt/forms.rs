@@ -17,32 +17,44 @@ use crate::websocket::prepared::Prepared;
 pub static MQTT3_LIVE: Form = Form {
     slot: 0,
     lacks_expiry: false,
+    behind_head: None,
     encode: |publication| publish(publication, Version::V3_1_1, AT_QOS0),
 };
 /// 3.1 and 3.1.1 at QoS 0, RETAIN 1.
 pub static MQTT3_RETAINED: Form = Form {
     slot: 1,
     lacks_expiry: false,
+    behind_head: None,
     encode: |publication| publish(publication, Version::V3_1_1, Flags { retain: true, ..AT_QOS0 }),
 };
 /// 5 at QoS 0, RETAIN 0.
-pub static MQTT5_LIVE: Form =
-    Form { slot: 2, lacks_expiry: true, encode: |publication| publish(publication, Version::V5, AT_QOS0) };
+pub static MQTT5_LIVE: Form = Form {
+    slot: 2,
+    lacks_expiry: true,
+    behind_head: None,
+    encode: |publication| publish(publication, Version::V5, AT_QOS0),
+};
 /// 5 at QoS 0, RETAIN 1.
 pub static MQTT5_RETAINED: Form = Form {
     slot: 3,
     lacks_expiry: true,
+    behind_head: None,
     encode: |publication| publish(publication, Version::V5, Flags { retain: true, ..AT_QOS0 }),
 };
 /// 3.1 and 3.1.1 at QoS 1, to be stamped.
 static MQTT3_ACKED: Form = Form {
     slot: 14,
     lacks_expiry: false,
+    behind_head: None,
     encode: |publication| publish(publication, Version::V3_1_1, AT_QOS1),
 };
 /// 5 at QoS 1, to be stamped.
-static MQTT5_ACKED: Form =
-    Form { slot: 15, lacks_expiry: true, encode: |publication| publish(publication, Version::V5, AT_QOS1) };
+static MQTT5_ACKED: Form = Form {
+    slot: 15,
+    lacks_expiry: true,
+    behind_head: None,
+    encode: |publication| publish(publication, Version::V5, AT_QOS1),
+};
 
 /// All of them.
 pub static FORMS: &[&Form] =
@@ -60,8 +72,8 @@ const AT_QOS1: Flags = Flags { qos: QoS::AtLeastOnce, retain: false };
 
 /// The forms for subscribers of a version.
 pub(super) const fn of_version(version: Version) -> &'static Forms {
-    static MQTT3: Forms = Forms { live: &MQTT3_LIVE, retained: &MQTT3_RETAINED };
-    static MQTT5: Forms = Forms { live: &MQTT5_LIVE, retained: &MQTT5_RETAINED };
+    static MQTT3: Forms = Forms { live: &MQTT3_LIVE, retained: Some(&MQTT3_RETAINED) };
+    static MQTT5: Forms = Forms { live: &MQTT5_LIVE, retained: Some(&MQTT5_RETAINED) };
     match version {
         Version::V3_1 | Version::V3_1_1 => &MQTT3,
         Version::V5 => &MQTT5,
@@ -75,7 +87,7 @@ pub(super) fn stamped(delivery: &Delivery, version: Version, qos: QoS, packet_id
     let is_plain = delivery.identifier.is_none()
         && delivery.also.is_none()
         && publication.payload.len() <= STAMPED_PAYLOAD_BYTES_MAX
-        && (!form.lacks_expiry || publication.expires_at.is_none());
+        && form.serves(publication);
     if !is_plain {
         return None;
     }

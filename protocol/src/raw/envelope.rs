@@ -238,6 +238,7 @@ impl Envelope {
             conflate: sub.conflate,
             copies: Copies::PerClient,
             selector: None,
+            head: None,
             durable: None,
             prefetch: None,
         });

@@ -65,12 +65,12 @@ const MESSAGE_PACK_RETAINED: Form =
 
 /// A payload says nothing of its expiry, so every receiver can share it.
 const fn payload_form(slot: u8, encode: fn(&Publication) -> Prepared) -> Form {
-    Form { slot, lacks_expiry: false, encode }
+    Form { slot, lacks_expiry: false, behind_head: None, encode }
 }
 
 /// `exp` counts down, so a publication that expires is left to the session.
 const fn message_form(slot: u8, encode: fn(&Publication) -> Prepared) -> Form {
-    Form { slot, lacks_expiry: true, encode }
+    Form { slot, lacks_expiry: true, behind_head: None, encode }
 }
 
 /// The value of `ret`.
@@ -84,7 +84,7 @@ impl PayloadForm {
     /// The shared forms of payload mode, which does not show a RETAIN flag.
     pub(super) const fn forms(self, with_topic: bool) -> &'static Forms {
         const fn both(form: &'static Form) -> Forms {
-            Forms { live: form, retained: form }
+            Forms { live: form, retained: Some(form) }
         }
         static PLAIN: [Forms; 3] = [both(&AUTO), both(&TEXT), both(&BINARY)];
         static WITH_TOPIC: [Forms; 3] =
@@ -110,8 +110,8 @@ impl PayloadForm {
 
 /// The shared forms of `msg`.
 pub(super) const fn message_forms(encoding: Encoding) -> &'static Forms {
-    static JSON: Forms = Forms { live: &JSON_LIVE, retained: &JSON_RETAINED };
-    static MESSAGE_PACK: Forms = Forms { live: &MESSAGE_PACK_LIVE, retained: &MESSAGE_PACK_RETAINED };
+    static JSON: Forms = Forms { live: &JSON_LIVE, retained: Some(&JSON_RETAINED) };
+    static MESSAGE_PACK: Forms = Forms { live: &MESSAGE_PACK_LIVE, retained: Some(&MESSAGE_PACK_RETAINED) };
     match encoding {
         Encoding::Json => &JSON,
         Encoding::MessagePack => &MESSAGE_PACK,

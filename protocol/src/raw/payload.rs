@@ -141,6 +141,7 @@ fn subscribe(id: SubscriptionId, filter: &TopicFilter, setup: &PayloadOptions) -
         conflate: setup.conflate,
         copies: Copies::PerClient,
         selector: None,
+        head: None,
         durable: None,
         prefetch: None,
     }

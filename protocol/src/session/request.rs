@@ -175,6 +175,8 @@ pub struct Subscribe {
     pub qos: QoS,
     /// The shared wire forms of QoS 0 deliveries; without them every delivery goes through the session.
     pub forms: Option<&'static Forms>,
+    /// What stands before each shared form that is no whole message ([`Form::behind_head`]).
+    pub head: Option<Box<[u8]>>,
     /// Not what this client published itself.
     pub no_local: bool,
     /// Deliver with the RETAIN flag of the publisher instead of 0.
@@ -220,8 +222,9 @@ pub enum SubscriptionName {
 pub struct Forms {
     /// For live messages without a RETAIN flag.
     pub live: &'static Form,
-    /// For retained messages, and live ones that keep the flag ([`Subscribe::retain_as_published`]).
-    pub retained: &'static Form,
+    /// For retained messages, and live ones that keep the flag ([`Subscribe::retain_as_published`]); without one they go
+    /// through the session.
+    pub retained: Option<&'static Form>,
 }
 
 /// MQTT 5 §3.8.3.1.

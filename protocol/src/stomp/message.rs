@@ -125,7 +125,8 @@ fn shared_part(publication: &Publication, separator: Separator) -> Body {
     Body::new(out.freeze())
 }
 
-fn put_shared(publication: &Publication, view: View<'_>, escaping: Escaping, out: &mut BytesMut) {
+/// What is equal for all receivers.
+pub(super) fn put_shared(publication: &Publication, view: View<'_>, escaping: Escaping, out: &mut BytesMut) {
     out.put_slice(b"destination:");
     put_topic(publication.topic.as_str(), view, escaping, out);
     let properties = publication.properties.as_deref();
@@ -186,7 +187,7 @@ fn says(text: &str, escaping: Escaping) -> bool {
 }
 
 /// Whether `version` writes the shared part as 1.2 does.
-fn is_shareable(publication: &Publication, version: Version) -> bool {
+pub(super) fn is_shareable(publication: &Publication, version: Version) -> bool {
     let is_alike = |text: &str| match version {
         Version::V1_2 => true,
         Version::V1_1 => !text.contains('\r'),
@@ -211,7 +212,7 @@ fn is_shareable(publication: &Publication, version: Version) -> bool {
         && properties.user.iter().all(|(name, value)| is_alike(name) && is_alike(value))
 }
 
-fn is_utf8(publication: &Publication) -> bool {
+pub(super) fn is_utf8(publication: &Publication) -> bool {
     publication.is_text || simdutf8::basic::from_utf8(&publication.payload).is_ok()
 }
 

@@ -7,12 +7,14 @@
 //!
 //! - [`frame`]: a frame as a value, and its bytes. [`codec`]: bytes to frames, within limits.
 //! - `destination`: what a destination means on the common topic space (WIRE §6).
-//! - `message`: a publication as MESSAGE, the larger part of it shared by all receivers.
+//! - `message`: a publication as MESSAGE, the larger part of it shared by all receivers; [`FORMS`]: that part where the
+//!   broker writes the head itself.
 //! - `session`: the conversation.
 
 pub mod codec;
 mod destination;
 mod escape;
+mod forms;
 pub mod frame;
 mod message;
 mod session;
@@ -20,6 +22,7 @@ mod session;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use forms::FORMS;
 pub use message::{MESSAGE_BODY, MESSAGE_BODY_DOTTED};
 
 use crate::session::Session;

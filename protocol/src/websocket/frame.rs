@@ -207,7 +207,7 @@ pub(super) fn frame(first: u8, len: usize, parts: &[&[u8]]) -> Bytes {
 }
 
 /// Puts the header of a frame with this first byte: FIN, RSV bits and opcode.
-pub(super) fn put_header(out: &mut BytesMut, first: u8, len: usize, mask: Option<Mask>) {
+pub(super) fn put_header(out: &mut impl BufMut, first: u8, len: usize, mask: Option<Mask>) {
     let mask_bit = if mask.is_some() { 0x80 } else { 0 };
     out.put_u8(first);
     match (u8::try_from(len), u16::try_from(len)) {

@@ -18,6 +18,18 @@ pub struct Prepared {
     compressed: OnceLock<Option<Bytes>>,
 }
 
+/// One message of a receiver's own head and a [`Prepared`] behind it, about to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Headed<'a> {
+    /// The frame's header, and that of a stored block.
+    front: [u8; FRONT_BYTES_MAX],
+    front_len: usize,
+    head: &'a [u8],
+    /// The frame of the prepared part, which begins with a header of its own.
+    frame: &'a Bytes,
+    tail_at: usize,
+}
+
 /// The part of a message that is equal for all receivers, and the same bytes deflated, made at most once.
 #[derive(Debug)]
 pub struct Body {
@@ -95,13 +107,66 @@ impl Prepared {
         let Some(deflating) = deflating.filter(|deflating| deflating.suits(self.message().len())) else {
             return &self.frame;
         };
+        self.compressed(deflating).unwrap_or(&self.frame)
+    }
+
+    /// The message behind the head of one receiver. Copies nothing, and compresses what is shared but the first time; the
+    /// head goes uncompressed.
+    #[must_use]
+    pub fn behind<'a>(&'a self, head: &'a [u8], deflating: Option<&Deflating>) -> Headed<'a> {
+        let deflating = deflating.filter(|deflating| deflating.suits(self.message().len()));
+        if let Some(stored) = stored_header(head.len())
+            && let Some(frame) = deflating.and_then(|deflating| self.compressed(deflating))
+            && let Some(tail_at) = unmasked_header_len(frame)
+            // The head costs five bytes more in a stored block.
+            && frame.len() - tail_at + STORED_OVERHEAD < self.message().len()
+        {
+            let stored: &[u8] = if head.is_empty() { &[] } else { &stored };
+            return Headed::new(data_byte(self.kind(), true), stored, head, frame, tail_at);
+        }
+        let tail_at = usize::from(self.header_len);
+        Headed::new(data_byte(self.kind(), false), &[], head, &self.frame, tail_at)
+    }
+
+    /// The whole frame, compressed; `None` when that is not worth it.
+    fn compressed(&self, deflating: &Deflating) -> Option<&Bytes> {
         let compressed = self.compressed.get_or_init(|| {
             let first = data_byte(self.kind(), true);
             deflate_alone(self.message(), deflating.level, |deflated| {
                 frame(first, deflated.len(), &[deflated])
             })
         });
-        compressed.as_ref().unwrap_or(&self.frame)
+        compressed.as_ref()
+    }
+}
+
+impl<'a> Headed<'a> {
+    fn new(first: u8, stored: &[u8], head: &'a [u8], frame: &'a Bytes, tail_at: usize) -> Self {
+        let mut front = [0; FRONT_BYTES_MAX];
+        let mut out = &mut front[..];
+        put_header(&mut out, first, stored.len() + head.len() + frame.len().saturating_sub(tail_at), None);
+        out.put_slice(stored);
+        let front_len = FRONT_BYTES_MAX - out.len();
+        Self { front, front_len, head, frame, tail_at }
+    }
+
+    /// All bytes of the frame, in order: what goes before the head, the head, what all share.
+    #[must_use]
+    pub fn parts(&self) -> [&[u8]; 3] {
+        let front = self.front.get(..self.front_len).unwrap_or_default();
+        [front, self.head, self.frame.get(self.tail_at..).unwrap_or_default()]
+    }
+
+    /// Bytes of the frame.
+    #[must_use]
+    pub fn frame_len(&self) -> usize {
+        self.front_len + self.head.len() + self.frame.len().saturating_sub(self.tail_at)
+    }
+
+    /// The last part, to keep.
+    #[must_use]
+    pub fn tail(&self) -> Bytes {
+        self.frame.slice(self.tail_at.min(self.frame.len())..)
     }
 }
 
@@ -205,12 +270,8 @@ impl Outgoing {
         if self.head.is_empty() {
             return Some(join(first, &[], Some(deflated)));
         }
-        // RFC 1951 §3.2.4: 00 LEN NLEN, then the bytes as they are. A longer head would need several blocks, and
-        // no protocol has one.
-        let len = u16::try_from(self.head.len()).ok()?;
-        let [low, high] = len.to_le_bytes();
-        let [not_low, not_high] = (!len).to_le_bytes();
-        Some(join(first, &[&[0, low, high, not_low, not_high], &self.head], Some(deflated)))
+        let stored = stored_header(self.head.len())?;
+        Some(join(first, &[&stored, &self.head], Some(deflated)))
     }
 }
 
@@ -235,6 +296,15 @@ fn put_joined(out: &mut BytesMut, first: u8, parts: &[&[u8]], shared: Option<&By
     shared.filter(|_| joined.is_none()).cloned()
 }
 
+/// What goes before a head that is not compressed, RFC 1951 §3.2.4: 00 LEN NLEN. A longer head would need several blocks,
+/// and no protocol has one.
+fn stored_header(len: usize) -> Option<[u8; STORED_OVERHEAD]> {
+    let len = u16::try_from(len).ok()?;
+    let [low, high] = len.to_le_bytes();
+    let [not_low, not_high] = (!len).to_le_bytes();
+    Some([0, low, high, not_low, not_high])
+}
+
 /// Where the message begins in an unmasked frame.
 fn unmasked_header_len(frame: &[u8]) -> Option<usize> {
     Some(match frame.get(1)? {
@@ -249,3 +319,6 @@ const JOINED_BYTES_MAX: usize = 1024;
 
 /// The header of a stored block.
 const STORED_OVERHEAD: usize = 5;
+
+/// The longest frame header without a mask, and the header of a stored block.
+const FRONT_BYTES_MAX: usize = 10 + STORED_OVERHEAD;

@@ -98,8 +98,8 @@ impl Queue {
     fn is_too_large(&self, entry: &Entry) -> bool {
         self.packet_bytes_max != usize::MAX
             && entry
-                .form
-                .is_some_and(|form| entry.publication.prepared(form).message().len() > self.packet_bytes_max)
+                .shared()
+                .is_some_and(|shared| entry.head().len() + shared.message().len() > self.packet_bytes_max)
     }
 
     pub(super) fn append(&mut self, entry: Entry, limits: &Limits, now: Instant) -> Pushed {

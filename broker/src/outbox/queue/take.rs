@@ -64,7 +64,7 @@ impl Queue {
                 self.expired += 1;
                 continue;
             }
-            budget.spend(entry.publication.size_bytes());
+            budget.spend(entry.publication.size_bytes() + entry.head().len());
             into.push(Taken::Entry(entry));
         }
         if !budget.allows() {

@@ -72,6 +72,7 @@ impl MqttSession {
             conflate: None,
             copies: Copies::PerClient,
             selector: None,
+            head: None,
             durable: None,
             prefetch: None,
         })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::destination::{Destinations, Kind};
 use super::super::frame::Frame;
-use super::super::{Settings, Version};
+use super::super::{Separator, Settings, Version, forms};
 use super::durable::Dialect;
 use super::error::SessionError;
 use super::publish::flag;
@@ -113,10 +113,13 @@ impl Wanted {
     }
 
     /// The request for it.
-    pub(super) fn into_subscribe(self, id: SubscriptionId) -> Subscribe {
+    pub(super) fn into_subscribe(self, id: SubscriptionId, constant: &[u8], terms: Terms<'_>) -> Subscribe {
         // What waits for a client that is away, or for any at all, is acknowledged; with `ack:auto` by being sent.
         let is_kept = self.kind == Kind::Queue || self.durable.is_some();
         let is_acknowledged = self.mode != AckMode::Auto;
+        // Without acknowledgements only the head of a MESSAGE is this subscription's own.
+        let is_plain = self.kind == Kind::Topic && terms.settings.separator == Separator::Slash;
+        let is_shared = is_plain && !is_acknowledged && !is_kept;
         let is_of_one = self.group.is_some() || self.kind == Kind::TempQueue;
         let prefetch = NonZeroU16::new(u16::try_from(self.prefetch).unwrap_or(u16::MAX));
         Subscribe {
@@ -125,7 +128,8 @@ impl Wanted {
             group: self.group,
             identifier: None,
             qos: if is_acknowledged || is_kept { QoS::AtLeastOnce } else { QoS::AtMostOnce },
-            forms: None,
+            forms: is_shared.then(|| forms::of_version(terms.version, terms.settings.frames)),
+            head: is_shared.then(|| forms::head(constant, id)),
             no_local: self.no_local,
             retain_as_published: false,
             retained: if is_of_one { RetainHandling::Skip } else { RetainHandling::Send },

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::Version;
 use super::super::destination::Kind;
+use super::super::forms;
 use super::super::frame::Frame;
 use super::super::message::constant_part;
 use super::durable::Dialect;
@@ -135,8 +136,10 @@ impl Subscriptions {
         }
         let id = SubscriptionId(self.next);
         self.next = self.next.wrapping_add(1);
-        self.by_id.insert(id, Subscription::new(&wanted, terms.version));
-        Ok(wanted.into_subscribe(id))
+        let subscription = Subscription::new(&wanted, terms.version);
+        let subscribe = wanted.into_subscribe(id, &subscription.constant, terms);
+        self.by_id.insert(id, subscription);
+        Ok(subscribe)
     }
 
     /// Reads an UNSUBSCRIBE and removes what it names. Without the headers of a durable subscription it only stops it.
@@ -244,7 +247,7 @@ impl Subscriptions {
             Version::V1_0 | Version::V1_2 => None,
         };
         let may_requeue = verdict == Verdict::Nack && requeue(frame)?;
-        let (id, serial) = parse_message_id(message_id).ok_or(SessionError::UnknownMessage)?;
+        let (id, number) = parse_message_id(message_id).ok_or(SessionError::UnknownMessage)?;
         let Some(subscription) = self.by_id.get_mut(&id) else {
             // The subscription may have ended while this ACK was on its way.
             return if id.0 < self.next { Ok(Vec::new()) } else { Err(SessionError::UnknownMessage) };
@@ -253,9 +256,11 @@ impl Subscriptions {
             let why = "the message is not of that subscription";
             return Err(SessionError::BadHeader { name: "subscription", why });
         }
-        if serial == 0 || serial > subscription.serial {
-            return Err(SessionError::UnknownMessage);
-        }
+        let serial = match number {
+            Number::Serial(serial) if (1..=subscription.serial).contains(&serial) => serial,
+            Number::Publication if !subscription.wants_ack() => return Err(SessionError::AutoAck),
+            _ => return Err(SessionError::UnknownMessage),
+        };
         let taken = subscription.take(serial)?.into_iter().map(|(serial, message)| {
             let settlement = message.settlement(verdict, may_requeue);
             Taken { subscription: id, serial, message, settlement }
@@ -382,10 +387,22 @@ fn requeue(frame: &Frame) -> Result<bool, SessionError> {
     Ok(frame.header("requeue").is_none() || flag(frame, "requeue")?)
 }
 
-/// `<subscription>-<serial>`, as `message::encode` writes it and in no other spelling.
-fn parse_message_id(text: &str) -> Option<(SubscriptionId, u64)> {
-    let (subscription, serial) = text.split_once('-')?;
-    let (subscription, serial) = (subscription.parse().ok()?, serial.parse().ok()?);
-    let is_ours = format!("{subscription}-{serial}") == text;
-    is_ours.then_some((SubscriptionId(subscription), serial))
+/// What a message goes by within its subscription.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    /// The subscription's own, as `message::encode` writes it.
+    Serial(u64),
+    /// That of the publication, as [`forms`] write it; never to be acknowledged.
+    Publication,
+}
+
+/// `<subscription>-<serial>` or `<subscription>-p<publication>`, as they are written and in no other spelling.
+fn parse_message_id(text: &str) -> Option<(SubscriptionId, Number)> {
+    let (subscription, number) = text.split_once('-')?;
+    let shared = number.strip_prefix(forms::SHARED_MARK);
+    let id: u32 = subscription.parse().ok()?;
+    let value: u64 = shared.unwrap_or(number).parse().ok()?;
+    let is_ours = subscription == id.to_string() && shared.unwrap_or(number) == value.to_string();
+    let number = if shared.is_some() { Number::Publication } else { Number::Serial(value) };
+    is_ours.then_some((SubscriptionId(id), number))
 }
