@@ -426,10 +426,10 @@ async fn what_is_not_built_yet_is_refused_and_not_ignored() {
     }
 
     for (command, headers) in [
-        (stomp::frame::Command::Subscribe, [("id", "1"), ("destination", "/queue/jobs")]),
+        (stomp::frame::Command::Subscribe, [("id", "1"), ("destination", "/queue/#")]),
         (stomp::frame::Command::Subscribe, [("id", "1"), ("destination", "/exchange/x")]),
         (stomp::frame::Command::Subscribe, [("id", "1"), ("destination", "/topics/x")]),
-        (stomp::frame::Command::Begin, [("transaction", "t"), ("x", "y")]),
+        (stomp::frame::Command::Commit, [("transaction", "t"), ("x", "y")]),
     ] {
         let mut client = Stomp::connected(&broker, stomp::Version::V1_2).await;
         let [(n1, v1), (n2, v2)] = headers;
