@@ -97,8 +97,16 @@ impl Member {
     }
 }
 
-const MEMBERS: [Protocol; 5] =
-    [Protocol::Json, Protocol::MessagePack, Protocol::Mqtt31, Protocol::Mqtt311, Protocol::Mqtt5];
+const MEMBERS: [Protocol; 8] = [
+    Protocol::Stomp10,
+    Protocol::Stomp11,
+    Protocol::Stomp12,
+    Protocol::Json,
+    Protocol::MessagePack,
+    Protocol::Mqtt31,
+    Protocol::Mqtt311,
+    Protocol::Mqtt5,
+];
 
 const PUBLISHERS: [Protocol; 4] = [Protocol::Json, Protocol::Mqtt5, Protocol::Stomp12, Protocol::MessagePack];
 
