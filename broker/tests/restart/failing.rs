@@ -1,0 +1,68 @@
+//! A disk that fails, and works again.
+
+use super::world::*;
+
+#[test]
+fn while_the_disk_fails_nothing_new_is_promised_and_who_was_there_gets_in() {
+    let run = Run::first();
+    let mut known = run.resume("known");
+    run.settle();
+    run.disk.is_broken.store(true, Ordering::Relaxed);
+    // The first to come finds out.
+    run.writer.submit(vec![retained("a", None)]).unwrap();
+    run.settle();
+    let refused = |refusal: &Refusal| matches!(refusal, Refusal::Overloaded(_));
+    assert!(run.try_connect(connect("new", false, HOUR)).0.is_err_and(|refusal| refused(&refusal)));
+    assert!(run.try_connect(connect("short", true, Duration::ZERO)).0.is_ok(), "it needs no disk");
+    let (result, _) = run.subscribe(&mut known, subscribe("a", QoS::AtLeastOnce));
+    assert!(result.is_err_and(|refusal| refused(&refusal)));
+    assert_eq!(run.publish("a"), 0, "a subscription that was refused is none");
+    assert!(run.is_present("known"), "a takeover needs nothing new");
+
+    run.disk.is_broken.store(false, Ordering::Relaxed);
+    run.settle();
+    let guest = run.resume("new");
+    assert!(!guest.connected.session_present, "what was refused has left nothing");
+    assert_eq!(run.names(), ["known", "new"]);
+}
+
+#[test]
+fn what_a_client_says_while_the_disk_fails_holds_after_a_restart() {
+    let run = Run::first();
+    run.leave(run.connect(connect("back", false, HOUR)));
+    let mut goes = run.connect(with_will("goes", HOUR, Duration::ZERO));
+    run.settle();
+    run.disk.is_broken.store(true, Ordering::Relaxed);
+    run.writer.submit(vec![retained("a", None)]).unwrap();
+    run.settle();
+    run.request(&mut goes.client, Request::Disconnect { will: WillFate::Discard, session_expiry: None });
+    run.leave(goes);
+    let _connected_to_the_end = run.resume("back");
+    run.settle();
+    run.disk.is_broken.store(false, Ordering::Relaxed);
+    run.settle();
+    let mut run = run;
+    run.now.unix_ms += u64::try_from((50 * MINUTE).as_millis()).unwrap();
+    let run = run.crash(20 * MINUTE);
+    assert_eq!(run.retained().len(), 0, "it said goodbye");
+    assert!(run.is_present("back"), "it was there until 20 minutes ago");
+}
+
+#[test]
+fn a_client_that_looks_for_its_messages_while_the_broker_stops_does_not_hang() {
+    let run = Run::first();
+    let mut guest = run.resume("c");
+    run.subscribe(&mut guest, subscribe("a", QoS::AtLeastOnce)).0.unwrap();
+    run.leave(guest);
+    assert_eq!(run.publish("a"), 1);
+    let mut guest = run.resume("c");
+    run.settle();
+    run.writer.stop();
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        run.broker.pull(&mut guest.client, run.now.instant);
+        // The receiver is gone only when the test has failed.
+        _ = done.send(());
+    });
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+}
