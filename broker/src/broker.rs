@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   connecting    who is it, and which session does it take up
-//!   subscribing   into the tables and out of them; retained messages for new subscriptions
+//!   subscribing   into the tables and out of them
+//!   pulling       retained messages for new subscriptions
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
 //!   storing       the same for what the store has to know of
 //!   leaving       what a connection, a session, a delay leaves behind: wills, and messages for others
@@ -14,6 +15,7 @@
 mod connecting;
 mod leaving;
 mod publishing;
+mod pulling;
 mod remembering;
 mod restoring;
 mod storing;

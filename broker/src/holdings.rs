@@ -8,6 +8,7 @@ use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Ta
 
 use crate::in_flight::InFlight;
 use crate::retained::Cursor;
+use crate::store::Ticket;
 use crate::subscription::{Entry, Subscription};
 
 /// One client's belongings.
@@ -25,11 +26,22 @@ pub struct Holdings {
 #[derive(Debug, Default)]
 pub struct Unfinished {
     /// Retained messages that are still to be sent, one cursor per new subscription.
-    pub cursors: Vec<(Subscription, Cursor)>,
+    pub cursors: Vec<Owed>,
     /// Packet ids of QoS 2 publishes before their PUBREL.
     pub received: PacketIds,
     /// Deliveries that the session has not settled, as far as the broker has to know them.
     pub in_flight: InFlight,
+}
+
+/// The retained messages that a new subscription is owed.
+#[derive(Debug)]
+pub struct Owed {
+    /// Which.
+    pub subscription: Subscription,
+    /// Those that are left.
+    pub cursor: Cursor,
+    /// The last that were handed to the store.
+    pub submitted: Option<Ticket>,
 }
 
 impl Holdings {
@@ -133,9 +145,21 @@ impl Holdings {
         self.unfinished.is_some().then(|| self.change(change))
     }
 
+    /// This subscription is owed all that `cursor` finds.
+    pub fn owe_retained(&mut self, subscription: Subscription, cursor: Cursor) {
+        self.change(|unfinished| unfinished.cursors.push(Owed { subscription, cursor, submitted: None }));
+    }
+
+    /// Whether retained messages are still to come for a subscription.
+    pub fn owes_retained(&self, subscription: &Subscription) -> bool {
+        let of = |owed: &Owed| owed.subscription.is_same(subscription);
+        self.unfinished().is_some_and(|unfinished| unfinished.cursors.iter().any(of))
+    }
+
     /// No more retained messages for a subscription.
     pub fn forget_retained(&mut self, subscription: &Subscription) {
-        self.change_if_any(|unfinished| unfinished.cursors.retain(|(of, _)| !of.is_same(subscription)));
+        let is_other = |owed: &Owed| !owed.subscription.is_same(subscription);
+        self.change_if_any(|unfinished| unfinished.cursors.retain(is_other));
     }
 
     /// Remembers deliveries that a session is given now, the first of them under `tag`.

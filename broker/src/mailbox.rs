@@ -14,6 +14,7 @@
 
 mod disk;
 mod remainder;
+mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +27,7 @@ use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, 
 pub(crate) use self::disk::FIRST_SEQ;
 pub use self::disk::Restored;
 use self::remainder::Remainder;
+pub(crate) use self::tail::Tail;
 use crate::durability::Durability;
 use crate::holdings::Holdings;
 use crate::outbox::lane::Lane;
@@ -521,7 +523,9 @@ impl Mailbox {
         let Glance { is_online, is_feedable, waiting, in_hand } = &self.glance;
         is_online.store(state.outbox.is_some(), Ordering::Relaxed);
         is_feedable.store(state.is_feedable(), Ordering::Relaxed);
-        waiting.store(state.waiting().messages, Ordering::Relaxed);
+        // As long as there is a remainder, it is to be read: what it counts is not exact.
+        let is_remainder = usize::from(state.remainder.is_some());
+        waiting.store(state.waiting().messages.max(is_remainder), Ordering::Relaxed);
         in_hand.store(state.outbox.as_ref().map_or(0, |outbox| outbox.pending()), Ordering::Relaxed);
     }
 

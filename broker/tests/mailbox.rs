@@ -247,7 +247,7 @@ impl World {
         let wants = Wants { input: true, qos0: true, acked: usize::MAX };
         let mut got = Vec::new();
         while got.len() < count {
-            self.broker.pull(&mut guest.client, self.now);
+            self.broker.pull(&mut guest.client, Now { instant: self.now, unix_ms: 0 });
             let mut entries = Vec::new();
             let Some(first) = guest.client.take_for_session(&mut entries, 1, wants, self.now) else { break };
             if entries.is_empty() {
@@ -863,7 +863,7 @@ fn what_expires_while_it_waits_lets_the_publisher_go() {
     let mut guest = world.connect("c", HOUR);
     assert!(is_held(&world, &mut publisher, "x"));
     world.now += Duration::from_secs(5);
-    world.broker.pull(&mut guest.client, world.now);
+    world.broker.pull(&mut guest.client, Now { instant: world.now, unix_ms: 0 });
     assert!(is_let_go(&publisher));
     assert_eq!(world.drain(&mut guest), ["x"]);
 }
@@ -942,6 +942,39 @@ fn what_has_expired_or_was_unsubscribed_makes_room_for_what_comes() {
         let odd = (0..QUEUE).filter(|number| !number.is_multiple_of(2));
         let expected: Vec<_> = odd.chain(QUEUE..QUEUE + QUEUE / 2).map(|number| number.to_string()).collect();
         assert_eq!(world.drain(&mut guest), expected, "{drop:?}");
+    }
+}
+
+#[test]
+fn all_that_is_retained_comes_to_a_new_subscription_whatever_its_mark_and_who_takes_it_over() {
+    const RETAINED: usize = 5 * QUEUE;
+    for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+        let mut world = World::new();
+        let mut publisher = world.clean("p");
+        for number in 0..RETAINED {
+            let mut publication = retained(&number.to_string(), qos);
+            publication.topic = Topic::parse(&format!("t/{number}"), &TopicLimits::STANDARD).unwrap();
+            world.request(&mut publisher.client, publish(publication, None));
+        }
+        let mut guest = world.connect("c", HOUR);
+        world.subscribe(&mut guest, "t/+", ExactlyOnce);
+        let taken = world.take(&mut guest, QUEUE / 2);
+        let mut got: BTreeSet<String> = taken.iter().map(|got| got.payload.clone()).collect();
+        for got in &taken {
+            world.settle(&mut guest, got.tag);
+        }
+        let mut live = publication("live", AtLeastOnce);
+        live.topic = Topic::parse("t/live", &TopicLimits::STANDARD).unwrap();
+        world.request(&mut publisher.client, publish(live, None));
+        if qos > AtMostOnce {
+            let mut old = std::mem::replace(&mut guest, world.connect("c", HOUR));
+            world.end(&mut old);
+        }
+        let rest = world.drain(&mut guest);
+        assert_eq!(got.len() + rest.len(), RETAINED + 1, "none comes twice: {qos:?}");
+        got.extend(rest);
+        assert_eq!(got.len(), RETAINED + 1, "{qos:?}");
+        assert_eq!(world.queued(), 0);
     }
 }
 

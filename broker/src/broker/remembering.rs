@@ -77,22 +77,33 @@ impl Broker {
         }
     }
 
-    /// A subscription, in the place of `old`. Said by whoever has the session's holdings.
+    /// A subscription, in the place of `old`, and whether retained messages are to come for it. Said by whoever has the
+    /// session's holdings.
     pub(super) fn remember_subscription(
         &self,
         subscription: &Subscription,
         filter: &TopicFilter,
         old: Option<&Subscription>,
+        owes_retained: bool,
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
         let Some((durability, session)) = self.durability.as_ref().zip(session_of(subscription)) else {
             return Ok(());
         };
-        let record = subscription_record(subscription, filter);
+        // At QoS 0 nothing is promised.
+        let owes_retained = owes_retained && subscription.qos > QoS::AtMostOnce;
+        let record = SubscriptionRecord { owes_retained, ..subscription_record(subscription, filter) };
         let old = old.and_then(key_of).filter(|old| *old != record.key);
         let mut changes = vec![Change::PutSubscription(session, Box::new(record))];
         changes.extend(old.map(|old| Change::RemoveSubscription(session, old)));
         durability.submit(changes, batch).map(drop)
+    }
+
+    /// All that is retained has been handed over for a subscription. `None` where that was never promised.
+    pub(super) fn paid(&self, subscription: &Subscription) -> Option<Change> {
+        let filter = TopicFilter::parse(subscription.filter(), &TopicLimits::STANDARD).ok()?;
+        let session = session_of(subscription).filter(|_| subscription.qos > QoS::AtMostOnce)?;
+        Some(Change::PutSubscription(session, Box::new(subscription_record(subscription, &filter))))
     }
 
     /// Unsubscribed. Said by whoever has the session's holdings.
@@ -154,6 +165,7 @@ fn subscription_record(subscription: &Subscription, filter: &TopicFilter) -> Sub
         overflow_acked: subscription.policy(QoS::AtLeastOnce),
         conflate_ms: subscription.conflate().map(in_ms),
         copies: subscription.copies,
+        owes_retained: false,
     }
 }
 

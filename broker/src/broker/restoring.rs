@@ -70,9 +70,13 @@ impl Broker {
             Arc::clone(durability),
             Restored { expiry, expires_at: Some(expires_at), will, lost: record.lost, received, queue },
         );
-        let subscriptions: Vec<_> =
-            subscriptions.into_iter().map(|record| self.restored_subscription(&mailbox, record)).collect();
-        for subscription in &subscriptions {
+        let restored = |record: SubscriptionRecord| {
+            // What is retained comes behind the sessions, and the cursor finds it then.
+            let cursor = record.owes_retained.then(|| self.retained.matching_names(&record.key.filter));
+            (self.restored_subscription(&mailbox, record), cursor)
+        };
+        let subscriptions: Vec<_> = subscriptions.into_iter().map(restored).collect();
+        for (subscription, _) in &subscriptions {
             self.route_in(subscription);
         }
         mailbox.enter_restored(subscriptions);

@@ -179,7 +179,8 @@ impl<'a> Plan<'a> {
         if !std::mem::replace(&mut self.references, true) {
             self.changes.push(Change::PutBody(self.body, Box::new(self.record())));
         }
-        self.changes.push(Change::Enqueue(SessionKey(mailbox.key()), seq, self.reference(&entry)));
+        let reference = reference_record(&entry, self.body, self.expires_at_ms);
+        self.changes.push(Change::Enqueue(SessionKey(mailbox.key()), seq, reference));
         entry.stored = Some(Stored::new(self.durability, mailbox.key(), seq, false));
         self.planned.push(Planned { entry, place });
         None
@@ -210,20 +211,6 @@ impl<'a> Plan<'a> {
         PublicationRecord::new(self.publication, self.expires_at_ms)
     }
 
-    fn reference(&self, entry: &Entry) -> ReferenceRecord {
-        ReferenceRecord {
-            body: self.body,
-            qos: entry.qos,
-            retain: entry.retain,
-            is_retained: entry.is_retained,
-            size_bytes: entry.size_bytes,
-            subscription: entry.subscription.id,
-            also: entry.also.iter().flat_map(|also| also.iter().copied()).collect(),
-            expires_at_ms: self.expires_at_ms,
-            received: None,
-        }
-    }
-
     fn submit(&mut self, batch: &mut Batch) -> Result<Ticket, Refusal> {
         match std::mem::take(&mut self.changes) {
             changes if changes.is_empty() => Ok(Ticket::DONE),
@@ -233,6 +220,21 @@ impl<'a> Plan<'a> {
 
     fn give_up(&self) {
         self.planned.iter().for_each(give_up);
+    }
+}
+
+/// A delivery as it waits in a queue.
+pub(super) fn reference_record(entry: &Entry, body: BodyId, expires_at_ms: Option<u64>) -> ReferenceRecord {
+    ReferenceRecord {
+        body,
+        qos: entry.qos,
+        retain: entry.retain,
+        is_retained: entry.is_retained,
+        size_bytes: entry.size_bytes,
+        subscription: entry.subscription.id,
+        also: entry.also.iter().flat_map(|also| also.iter().copied()).collect(),
+        expires_at_ms,
+        received: None,
     }
 }
 

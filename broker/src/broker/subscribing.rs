@@ -38,7 +38,15 @@ impl Broker {
             }
             let id = id_for(&subscribe, old.as_ref(), holdings);
             let subscription = self.subscription(target, id, qos, subscribe);
-            self.remember_subscription(&subscription, &filter, old.as_ref(), batch)?;
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+            let is_wanted = subscription.group().is_none()
+                && match retained {
+                    RetainHandling::Send => true,
+                    // What it was owed as a new one it is owed still.
+                    RetainHandling::SendIfNew => old.as_ref().is_none_or(|old| holdings.owes_retained(old)),
+                    RetainHandling::Skip => false,
+                };
+            self.remember_subscription(&subscription, &filter, old.as_ref(), is_wanted, batch)?;
             // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
             self.route_in(&subscription);
@@ -47,15 +55,8 @@ impl Broker {
                 holdings.forget_retained(old);
             }
             holdings.insert(subscription.clone());
-            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
-            let is_wanted = match retained {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => old.is_none(),
-                RetainHandling::Skip => false,
-            };
-            if is_wanted && subscription.group().is_none() {
-                let cursor = self.retained.matching_names(&filter);
-                holdings.change(|unfinished| unfinished.cursors.push((subscription.clone(), cursor)));
+            if is_wanted {
+                holdings.owe_retained(subscription.clone(), self.retained.matching_names(&filter));
             }
             Ok((old, subscription))
         });
@@ -158,32 +159,16 @@ impl Broker {
 
     /// Moves messages into the outbox while it is below half of its mark: first what waits for the session, then
     /// what is retained for new subscriptions.
-    pub fn pull(&self, client: &mut Client, now: Instant) {
+    pub fn pull(&self, client: &mut Client, now: Now) {
         if let Some(mailbox) = &client.mailbox
             && mailbox.has_backlog()
         {
-            mailbox.feed(&client.outbox, now);
+            mailbox.feed(&client.outbox, now.instant);
             if mailbox.has_backlog() {
                 return; // a retained value must not overtake an older one that waits
             }
         }
-        let outbox = Arc::clone(&client.outbox);
-        client.with(|holdings| {
-            holdings.change_if_any(|unfinished| {
-                while outbox.is_below_half() {
-                    let Some((subscription, cursor)) = unfinished.cursors.first_mut() else { break };
-                    let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
-                    outbox.push_retained(names.iter().filter_map(|name| {
-                        let publication = self.retained.get(name, now)?;
-                        // With RETAIN, 3.1.1 [MQTT-3.3.1-8].
-                        Some(Entry::retained(publication, subscription))
-                    }));
-                    if cursor.is_done() {
-                        unfinished.cursors.remove(0);
-                    }
-                }
-            })
-        });
+        self.pull_retained(client, now);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::durability::{Durability, Place, Stored};
 use crate::outbox::queue::{Limits, Pushed, Signals};
 use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
+use crate::retained::Cursor;
 use crate::store::{Page, QueueSummary, QueuedMessage, StoreError};
 use crate::subscription::{Entry, Subscription, Target, Terms};
 
@@ -79,10 +80,13 @@ impl Mailbox {
         mailbox
     }
 
-    /// Its subscriptions, which refer to it.
-    pub fn enter_restored(&self, subscriptions: Vec<Subscription>) {
+    /// Its subscriptions, which refer to it, and the retained messages that they are still owed.
+    pub fn enter_restored(&self, subscriptions: Vec<(Subscription, Option<Cursor>)>) {
         let mut state = self.state.lock();
-        for subscription in subscriptions {
+        for (subscription, cursor) in subscriptions {
+            if let Some(cursor) = cursor {
+                state.holdings.owe_retained(subscription.clone(), cursor);
+            }
             state.holdings.restore(subscription);
         }
     }

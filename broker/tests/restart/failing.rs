@@ -60,7 +60,7 @@ fn a_client_that_looks_for_its_messages_while_the_broker_stops_does_not_hang() {
     run.writer.stop();
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {
-        run.broker.pull(&mut guest.client, run.now.instant);
+        run.broker.pull(&mut guest.client, run.now);
         // The receiver is gone only when the test has failed.
         _ = done.send(());
     });

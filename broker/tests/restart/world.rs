@@ -22,8 +22,8 @@ pub use tidegate::store::{
 };
 pub use tidegate_protocol::publication::{Publication, QoS};
 pub use tidegate_protocol::session::{
-    Connect, Connected, Copies, Overflow, Publish, Refusal, Reply, Request, Subscribe, SubscriptionName,
-    Wants, Will, WillFate,
+    Connect, Connected, Copies, Delivery, Overflow, Publish, Refusal, Reply, Request, RetainHandling,
+    Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
 };
 use tidegate_protocol::subprotocol::Family;
 pub use tidegate_protocol::topic::{ShareName, Topic, TopicLimits};
@@ -185,6 +185,70 @@ impl Run {
         batch.flush(self.now.instant);
     }
 
+    /// Waits for the pages that were asked for: they are read in turn.
+    pub fn settle_pages(&self) {
+        let (done, is_done) = mpsc::channel();
+        let limits = PageLimits { count_max: 1, bytes_max: 1 };
+        let deliver = Box::new(move |_| _ = done.send(()));
+        self.writer.load(SessionKey(0), 0, limits, deliver);
+        is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
+
+    /// Pushes what has been committed.
+    pub fn push_committed(&self) {
+        self.settle();
+        let mut batch = Batch::default();
+        while self.broker.push_committed(self.now, &mut batch) {}
+        batch.flush(self.now.instant);
+    }
+
+    /// All that the session is given.
+    pub fn take(&self, guest: &mut Guest) -> Vec<Delivery> {
+        let wants = Wants { input: true, qos0: true, acked: usize::MAX };
+        let mut taken = Vec::new();
+        loop {
+            self.broker.pull(&mut guest.client, self.now);
+            self.settle_pages();
+            let mut entries = Vec::new();
+            let first = guest.client.take_for_session(&mut entries, 100, wants, self.now.instant).unwrap();
+            if entries.is_empty() && !guest.client.awaits_more() && !guest.client.awaits_pages() {
+                return taken;
+            }
+            guest.outbox.put_back(&mut Vec::new(), entries.len());
+            let entries = entries.into_iter().zip(first.0..);
+            taken.extend(entries.map(|(entry, tag)| entry.into_delivery(Tag(tag))));
+        }
+    }
+
+    /// The same in the words of the messages, in order; each is acknowledged.
+    pub fn drain(&self, guest: &mut Guest) -> Vec<String> {
+        let taken = self.take(guest);
+        for delivery in &taken {
+            self.assign(guest, delivery);
+            let settle = Request::Settle { tag: delivery.tag, settlement: Settlement::Accepted };
+            self.request(&mut guest.client, settle);
+        }
+        taken.iter().map(text).collect()
+    }
+
+    /// It is sent under the identifier that it should have.
+    pub fn assign(&self, guest: &mut Guest, delivery: &Delivery) -> u16 {
+        let packet_id = delivery.packet_id.map_or(65_535, |id| id.get());
+        self.request(&mut guest.client, Request::Assign { tag: delivery.tag, packet_id });
+        packet_id
+    }
+
+    /// Of a client of its own, which is gone then.
+    pub fn retain(&self, topic: &str, qos: QoS) {
+        let mut publisher = self.connect(connect("publisher", true, Duration::ZERO));
+        let mut publication = publication(topic, topic, true);
+        publication.qos = qos;
+        let request = Request::Publish(Box::new(Publish { publication, packet_id: None }));
+        self.request(&mut publisher.client, request);
+        self.leave(publisher);
+        self.push_committed();
+    }
+
     /// The sessions on the disk.
     pub fn stored(&self) -> Vec<RecoveredSession> {
         self.settle();
@@ -265,7 +329,7 @@ impl Run {
     pub fn retained(&self) -> Vec<String> {
         let mut guest = self.connect(connect("reader", true, Duration::ZERO));
         self.subscribe(&mut guest, subscribe("#", QoS::AtMostOnce)).0.unwrap();
-        self.broker.pull(&mut guest.client, self.now.instant);
+        self.broker.pull(&mut guest.client, self.now);
         let mut entries = Vec::new();
         let wants = Wants { input: true, qos0: true, acked: usize::MAX };
         guest.client.take_for_session(&mut entries, 100, wants, self.now.instant).unwrap();
@@ -275,6 +339,10 @@ impl Run {
         found.sort_unstable(); // topics come in no order
         found
     }
+}
+
+pub fn text(delivery: &Delivery) -> String {
+    String::from_utf8(delivery.publication.payload.to_vec()).unwrap()
 }
 
 /// The will is retained, so that whoever looks finds it.
