@@ -31,6 +31,8 @@ pub struct Unfinished {
     pub received: PacketIds,
     /// Deliveries that the session has not settled, as far as the broker has to know them.
     pub in_flight: InFlight,
+    /// Members of groups that have ended, while what waits for them is looked for.
+    pub ending: Vec<Subscription>,
 }
 
 /// The retained messages that a new subscription is owed.
@@ -133,8 +135,8 @@ impl Holdings {
     pub fn change<T>(&mut self, change: impl FnOnce(&mut Unfinished) -> T) -> T {
         let mut unfinished = self.unfinished.take().unwrap_or_default();
         let result = change(&mut unfinished);
-        let Unfinished { cursors, received, in_flight } = &*unfinished;
-        if !(cursors.is_empty() && received.is_empty() && in_flight.is_empty()) {
+        let Unfinished { cursors, received, in_flight, ending } = &*unfinished;
+        if !(cursors.is_empty() && received.is_empty() && in_flight.is_empty() && ending.is_empty()) {
             self.unfinished = Some(unfinished);
         }
         result

@@ -13,6 +13,7 @@
 //! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
 mod disk;
+mod leaving;
 mod remainder;
 mod tail;
 
@@ -26,6 +27,7 @@ use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, 
 
 pub(crate) use self::disk::FIRST_SEQ;
 pub use self::disk::Restored;
+use self::leaving::Leaving;
 use self::remainder::Remainder;
 pub(crate) use self::tail::Tail;
 use crate::durability::Durability;
@@ -75,6 +77,8 @@ struct State {
     arriving: usize,
     /// On the disk alone, and behind all that is in memory.
     remainder: Option<Box<Remainder>>,
+    /// What others of a group may get, and the disk may not have yet or any more.
+    leaving: Option<Box<Leaving>>,
     /// Messages before this place are from an earlier run of the broker, which may have sent them.
     known_until: u64,
     /// Messages that came since the whole backlog was last searched for what nobody waits for any more.
@@ -341,7 +345,7 @@ impl Mailbox {
     }
 
     fn push_to(&self, state: &mut State, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
-        if state.has_ended {
+        if state.has_ended || entry.subscription.is_group_over() {
             return Brought::away(Pushed::Closed);
         }
         let is_acked = entry.qos > QoS::AtMostOnce;

@@ -210,6 +210,11 @@ impl Grant {
         self.alive.load(Ordering::Acquire)
     }
 
+    /// Whether it is a member of a group and has ended: another gets what was meant for it.
+    pub fn is_group_over(&self) -> bool {
+        self.group().is_some() && !self.is_alive()
+    }
+
     /// Ends it: nothing that is still queued for it is sent.
     pub fn end(&self) {
         self.alive.store(false, Ordering::Release);

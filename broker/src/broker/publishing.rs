@@ -327,13 +327,13 @@ impl FanOut<'_> {
             return;
         }
         let Target::Mailbox(mailbox) = &member.target else { return };
-        let again = (place == Place::Memory && member.group().is_some()).then(|| entry.clone());
+        let again = member.group().is_some().then(|| entry.clone());
         let brought = mailbox.bring(entry, place, self.now.instant);
         self.tally.add(brought.pushed);
         if brought.pushed == Pushed::Closed
             && let Some(again) = again
         {
-            // The session has ended since it got its place there.
+            // The session has ended since it got its place there, or unsubscribed.
             self.broker.redeliver(again, &[member.target.client()], self.now, self.batch);
         }
         self.after_bring(brought);

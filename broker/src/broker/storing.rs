@@ -63,15 +63,17 @@ impl Broker {
             }
         };
         let Plan { planned, mut tally, .. } = plan;
-        if publication.qos == QoS::ExactlyOnce {
-            for planned in &planned {
-                tally.add(Pushed::Stored);
-                if let Some(slow) = slow_receiver(planned, now) {
-                    batch.add_slow(&slow);
-                }
+        let is_deferred =
+            |planned: &Planned| publication.qos == QoS::ExactlyOnce || planned.is_for_group_on_disk();
+        let (later, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_deferred);
+        for later in &later {
+            tally.add(Pushed::Stored);
+            if let Some(slow) = slow_receiver(later, now) {
+                batch.add_slow(&slow);
             }
-            durability.defer(Deferred { ticket, planned }, received);
-            return Ok(self.fan_out(tally, now, batch).finish());
+        }
+        if !later.is_empty() || received.is_some() {
+            durability.defer(Deferred { ticket, planned: later }, received);
         }
         // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), retained or not.
         let is_shed = publication.qos == QoS::AtMostOnce && self.shared.is_full();
@@ -94,15 +96,20 @@ impl Broker {
         };
         let mut plan = Plan::new(durability, &entry.publication, now);
         plan.add_one_of(group, self.rules.shared_strategy, tried);
-        if plan.submit(batch).is_err() {
+        let Ok(ticket) = plan.submit(batch) else {
             // Without its place it is not lost yet, while the broker runs.
             plan.give_up();
             return false;
-        }
+        };
         if plan.planned.is_empty() {
             return false;
         }
         let Plan { planned, tally, .. } = plan;
+        let (later, planned): (Vec<_>, Vec<_>) =
+            planned.into_iter().partition(|planned| planned.is_for_group_on_disk());
+        if !later.is_empty() {
+            durability.defer(Deferred { ticket, planned: later }, None);
+        }
         let mut fan_out = self.fan_out(tally, now, batch);
         planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
         fan_out.finish();

@@ -128,10 +128,14 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> bool {
+        let is_stored = self.durability.is_some() && client.mailbox.is_some();
         let removed = client.with(|holdings| {
             let found = holdings.find(name).cloned()?;
             holdings.remove(&found);
             holdings.forget_retained(&found);
+            if is_stored && found.group().is_some() {
+                holdings.change(|unfinished| unfinished.ending.push(found.clone()));
+            }
             self.forget_subscription(&found, batch);
             Some(found)
         });

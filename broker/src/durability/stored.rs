@@ -42,6 +42,11 @@ impl Stored {
     pub(crate) fn keep(&self) {
         self.is_kept.store(true, Ordering::Relaxed);
     }
+
+    /// Memory has it again, and the disk lets go with it.
+    pub(crate) fn take_back(&self) {
+        self.is_kept.store(false, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn packet_id(seq: u64) -> u16 {

@@ -103,6 +103,7 @@ impl Mailbox {
         if state.has_ended {
             return Err(Pushed::Closed);
         }
+        state.forget_evicted(self.durability.as_deref());
         let is_away = state.outbox.is_none();
         let is_stored = state.remainder.is_some() || (is_away && state.arriving == 0);
         if is_stored {
@@ -123,6 +124,13 @@ impl Mailbox {
     pub(crate) fn bring(&self, entry: Entry, place: Place, now: Instant) -> Brought {
         let mut state = self.state.lock();
         if place == Place::Disk {
+            if state.has_ended || entry.subscription.is_group_over() {
+                if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
+                    remainder.give_up(stored.seq(), entry.size_bytes);
+                }
+                self.note(&state);
+                return Brought::away(Pushed::Closed);
+            }
             keep(&entry);
             if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
                 remainder.arrived(stored.seq());
@@ -234,6 +242,7 @@ impl Mailbox {
             first_seq = first_seq.min(entry.stored.as_ref().map_or(u64::MAX, |stored| stored.seq()));
             keep(entry);
         }
+        state.note_evicted(&evicted, self.durability.as_deref());
         if !evicted.is_empty() {
             let remainder = state.remainder.get_or_insert_with(|| Box::new(Remainder::new(first_seq)));
             remainder.put_before(first_seq, amount);
@@ -296,6 +305,15 @@ impl Mailbox {
 
     fn take_message(self: &Arc<Self>, state: &mut State, message: QueuedMessage, now: Now) {
         let known_until = state.known_until;
+        let id = message.reference.subscription;
+        if state.holdings.by_id(id).is_none()
+            && let Some(ended) = state.ending(id)
+        {
+            // Whoever ends it hands it on.
+            let entry = self.entry(message, Some(&ended), known_until, now);
+            state.leaving.get_or_insert_default().found.extend(entry);
+            return;
+        }
         // [MQTT-3.10.4-3]: what an earlier run may have begun to deliver at QoS 2 is completed, unsubscribed or not.
         let may_have_begun = message.seq < known_until && message.reference.qos == QoS::ExactlyOnce;
         let subscription = state
@@ -319,7 +337,7 @@ impl Mailbox {
     }
 
     /// The delivery again. `None`, and its place is free: there is no such subscription, or it has expired.
-    fn entry(
+    pub(super) fn entry(
         &self,
         message: QueuedMessage,
         subscription: Option<&Subscription>,
@@ -349,39 +367,6 @@ impl Mailbox {
             is_bound: false,
             stored: Some(stored),
         })
-    }
-
-    /// What waits on the disk alone for these, members of groups that end: others may get it instead. Reads the disk,
-    /// which such an end has to wait for; what is being committed in this moment is not found.
-    pub(crate) fn take_stored_of(&self, ended: &[Subscription], now: Now) -> Vec<Entry> {
-        let of = |id| ended.iter().find(|ended| ended.id == id && ended.group().is_some());
-        let from_seq = self.state.lock().remainder.as_ref().map(|remainder| remainder.first_seq());
-        let (Some(durability), Some(mut from_seq)) = (&self.durability, from_seq) else { return Vec::new() };
-        let mut entries = Vec::new();
-        while ended.iter().any(|ended| ended.group().is_some()) {
-            match durability.read(self.key, from_seq) {
-                Ok(page) => {
-                    let known = |message: &QueuedMessage| of(message.reference.subscription);
-                    let wanted = page
-                        .messages
-                        .into_iter()
-                        .filter(|message| message.reference.received.is_none() && known(message).is_some());
-                    entries.extend(wanted.filter_map(|message| {
-                        let subscription = of(message.reference.subscription);
-                        self.entry(message, subscription, 0, now)
-                    }));
-                    if page.is_last {
-                        break;
-                    }
-                    from_seq = page.next_seq;
-                }
-                Err(error) => {
-                    error!(client = %self.name, %error, "messages of a group cannot be read, and stay with a session that ends");
-                    break;
-                }
-            }
-        }
-        entries
     }
 }
 

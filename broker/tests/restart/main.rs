@@ -5,6 +5,7 @@
 mod core;
 mod ends;
 mod failing;
+mod groups;
 mod messages;
 mod retained;
 mod sessions;

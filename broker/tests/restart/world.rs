@@ -153,11 +153,7 @@ impl Run {
 
     /// Waits for all that was handed over.
     pub fn settle(&self) {
-        let ticket = self.writer.submit(Vec::new()).unwrap();
-        let (done, is_done) = mpsc::channel();
-        // The receiver is gone only when the test has failed.
-        self.writer.when_done(ticket, Arc::new(move || _ = done.send(())));
-        is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+        settle(&self.writer);
     }
 
     /// Ends in the middle of everything; another broker starts after this time.
@@ -185,13 +181,9 @@ impl Run {
         batch.flush(self.now.instant);
     }
 
-    /// Waits for the pages that were asked for: they are read in turn.
+    /// Waits for the pages that were asked for.
     pub fn settle_pages(&self) {
-        let (done, is_done) = mpsc::channel();
-        let limits = PageLimits { count_max: 1, bytes_max: 1 };
-        let deliver = Box::new(move |_| _ = done.send(()));
-        self.writer.load(SessionKey(0), 0, limits, deliver);
-        is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+        settle_pages(&self.writer);
     }
 
     /// Pushes what has been committed.
@@ -339,6 +331,24 @@ impl Run {
         found.sort_unstable(); // topics come in no order
         found
     }
+}
+
+/// Waits for all that was handed over.
+pub fn settle(writer: &Writer) {
+    let ticket = writer.submit(Vec::new()).unwrap();
+    let (done, is_done) = mpsc::channel();
+    // The receiver is gone only when the test has failed.
+    writer.when_done(ticket, Arc::new(move || _ = done.send(())));
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+}
+
+/// Waits for the pages that were asked for: they are read in turn.
+pub fn settle_pages(writer: &Writer) {
+    let (done, is_done) = mpsc::channel();
+    let limits = PageLimits { count_max: 1, bytes_max: 1 };
+    let deliver = Box::new(move |_| _ = done.send(()));
+    writer.load(SessionKey(0), 0, limits, deliver);
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
 }
 
 pub fn text(delivery: &Delivery) -> String {
