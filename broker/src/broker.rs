@@ -259,9 +259,13 @@ impl Broker {
                     && let Some((durability, session)) = self.stored_session(client)
                 {
                     let received = Change::Receive(SessionKey(session), stored.seq(), packet_id);
-                    if let Err(refusal) = durability.submit(vec![received], batch) {
-                        return Some(Reply::Refused(refusal));
-                    }
+                    let after = match durability.submit(vec![received], batch) {
+                        Ok(after) => after,
+                        Err(refusal) => return Some(Reply::Refused(refusal)),
+                    };
+                    client.with(|holdings| {
+                        holdings.change_if_any(|unfinished| unfinished.in_flight.note_received(tag, after))
+                    });
                 }
                 Some(Reply::Received { tag })
             }

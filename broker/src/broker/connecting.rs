@@ -174,6 +174,7 @@ impl Broker {
             client.set_session_expiry(Duration::ZERO);
             return Err(refusal);
         }
+        self.remember_received(client, batch)?;
         // [MQTT-3.1.2-7]
         client.will = connect.will;
         client.subscriptions_max = u32::try_from(connect.subscriptions_max).unwrap_or(u32::MAX);

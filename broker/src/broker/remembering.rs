@@ -14,6 +14,7 @@ use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 use super::wall_clock::in_ms;
 use super::{Batch, Broker, Now};
 use crate::client::Client;
+use crate::in_flight::InFlight;
 use crate::mailbox::{Known, Mailbox};
 use crate::store::{
     Away, Change, PublicationRecord, SessionKey, SessionRecord, SubscriptionKey, SubscriptionRecord,
@@ -59,6 +60,27 @@ impl Broker {
         });
         // Another connection has it already, and tells.
         told.unwrap_or(Ok(()))
+    }
+
+    /// PUBREC came on an earlier connection, and the disk failed: the one that goes on sends PUBREL at once, and so is
+    /// answered when the store knows. After a crash, the message would be sent again else, and be a new one [MQTT-4.3.3-6].
+    pub(super) fn remember_received(&self, client: &mut Client, batch: &mut Batch) -> Result<(), Refusal> {
+        let Some((durability, session)) = self.stored_session(client) else { return Ok(()) };
+        let (durability, session) = (Arc::clone(durability), SessionKey(session));
+        let mut remember = |in_flight: &mut InFlight| {
+            let left = in_flight.unsafe_received(|after| durability.outcome(after) == Some(Ok(())));
+            if left.is_empty() {
+                return Ok(());
+            }
+            let changes = left.iter().map(|(_, seq, packet_id)| Change::Receive(session, *seq, *packet_id));
+            let after = durability.submit(changes.collect(), batch)?;
+            left.iter().for_each(|(tag, ..)| in_flight.note_received(*tag, after));
+            Ok(())
+        };
+        let remembered = client.with(|holdings| {
+            holdings.change_if_any(|unfinished| remember(&mut unfinished.in_flight)).unwrap_or(Ok(()))
+        });
+        remembered.unwrap_or(Ok(()))
     }
 
     /// Nobody speaks for the session any more, or its will has been published meanwhile.

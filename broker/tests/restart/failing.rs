@@ -66,3 +66,39 @@ fn a_client_that_looks_for_its_messages_while_the_broker_stops_does_not_hang() {
     });
     is_done.recv_timeout(Duration::from_secs(20)).unwrap();
 }
+
+#[test]
+fn pubrel_of_a_session_that_goes_on_waits_until_pubrec_is_stored() {
+    let run = Run::first();
+    let mut publisher = run.resume("publisher");
+    let mut guest = run.resume("c");
+    run.subscribe(&mut guest, subscribe("a", QoS::ExactlyOnce)).0.unwrap();
+    let mut publication = publication("a", "x", false);
+    publication.qos = QoS::ExactlyOnce;
+    let publish = Publish { publication, packet_id: Some(7) };
+    run.request(&mut publisher.client, Request::Publish(Box::new(publish)));
+    run.push_committed();
+    let taken = run.take(&mut guest);
+    run.assign(&mut guest, &taken[0]);
+    run.disk.is_broken.store(true, Ordering::Relaxed);
+    let (_, after) = run.ask(&mut guest.client, Request::Received { tag: taken[0].tag });
+    run.settle();
+    assert!(run.outcome(after).is_err(), "PUBREL does not leave, and the session is ended");
+    run.leave(guest);
+
+    let (guest, after) = run.connect_after(connect("c", false, HOUR));
+    run.settle();
+    assert!(run.outcome(after).is_err(), "nor does it on the next connection");
+    run.leave(guest.unwrap());
+
+    run.disk.is_broken.store(false, Ordering::Relaxed);
+    let (guest, after) = run.connect_after(connect("c", false, HOUR));
+    let guest = guest.unwrap();
+    assert!(matches!(guest.connected.in_flight[..], [InFlight { state: InFlightState::Received(_), .. }]));
+    run.settle();
+    assert!(run.outcome(after).is_ok());
+    let run = run.crash(MINUTE);
+    let mut guest = run.resume("c");
+    assert!(matches!(guest.connected.in_flight[..], [InFlight { state: InFlightState::Received(_), .. }]));
+    assert!(run.take(&mut guest).is_empty());
+}

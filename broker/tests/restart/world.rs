@@ -1,5 +1,12 @@
 //! One run of a broker after another, on a store that is copied in between.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test helpers may panic"
+)]
 
 pub use std::io;
 pub use std::num::NonZeroU32;
@@ -18,12 +25,12 @@ use tidegate::retained::RetainedLimits;
 pub use tidegate::store::memory::MemoryStore;
 pub use tidegate::store::{
     Change, CheckReport, Page, PageLimits, Progress, PublicationRecord, Recovered, RecoveredSession,
-    Recovery, SessionKey, Settings, StatsReport, Store, StoreError, Writer,
+    Recovery, SessionKey, Settings, StatsReport, Store, StoreError, Ticket, Writer,
 };
 pub use tidegate_protocol::publication::{Publication, QoS};
 pub use tidegate_protocol::session::{
-    Connect, Connected, Copies, Delivery, Overflow, Publish, Refusal, Reply, Request, RetainHandling,
-    Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
+    Connect, Connected, Copies, Delivery, InFlight, InFlightState, Overflow, Publish, Refusal, Reply,
+    Request, RetainHandling, Settlement, Subscribe, SubscriptionName, Tag, Wants, Will, WillFate,
 };
 use tidegate_protocol::subprotocol::Family;
 pub use tidegate_protocol::topic::{ShareName, Topic, TopicLimits};
@@ -258,18 +265,35 @@ impl Run {
     }
 
     pub fn request(&self, client: &mut Client, request: Request) -> (Option<Reply>, bool) {
+        let (reply, after) = self.ask(client, request);
+        (reply, after.is_some())
+    }
+
+    /// What became of it, once the disk has had its turn.
+    pub fn outcome(&self, after: Option<Ticket>) -> Result<(), StoreError> {
+        self.writer.outcome(after.expect("it waits")).expect("it is done")
+    }
+
+    /// What is said, and when it may be.
+    pub fn ask(&self, client: &mut Client, request: Request) -> (Option<Reply>, Option<Ticket>) {
         let peer = Peer { ip: [127, 0, 0, 1].into(), is_forwarded: false };
         let mut batch = Batch::default();
         let reply = self.broker.handle(client, &peer, request, self.now, &mut batch);
         batch.flush(self.now.instant);
-        (reply, batch.after.is_some())
+        (reply, batch.after)
     }
 
     pub fn try_connect(&self, connect: Connect) -> (Result<Guest, Refusal>, bool) {
+        let (result, after) = self.connect_after(connect);
+        (result, after.is_some())
+    }
+
+    /// And when CONNACK may be said.
+    pub fn connect_after(&self, connect: Connect) -> (Result<Guest, Refusal>, Option<Ticket>) {
         let key = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let outbox = Outbox::new(key, Arc::new(Sink), None, Arc::clone(self.broker.shared()), Family::Mqtt);
         let mut client = Client::new(Arc::clone(&outbox));
-        let (reply, waits) = self.request(&mut client, Request::Connect(Box::new(connect)));
+        let (reply, after) = self.ask(&mut client, Request::Connect(Box::new(connect)));
         let result = match reply {
             Some(Reply::Connected(connected)) => Ok(Guest { client, outbox, connected: *connected }),
             Some(Reply::Refused(refusal)) => {
@@ -278,7 +302,7 @@ impl Run {
             }
             other => panic!("{other:?}"),
         };
-        (result, waits)
+        (result, after)
     }
 
     pub fn connect(&self, connect: Connect) -> Guest {
