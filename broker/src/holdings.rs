@@ -81,13 +81,18 @@ impl Holdings {
 
     /// Enters a subscription of an earlier run; new ids go on behind it.
     pub fn restore(&mut self, subscription: Subscription) {
-        self.next_id = self.next_id.max(subscription.id.0);
+        self.restore_ids(subscription.id);
         self.insert(subscription);
     }
 
     /// Enters a subscription.
     pub fn insert(&mut self, subscription: Subscription) {
         let place = self.subscriptions.binary_search_by(|known| order(known, &subscription));
+    /// New ids go on behind this one. The subscription may be gone, and messages for it still wait.
+    pub fn restore_ids(&mut self, last: SubscriptionId) {
+        self.next_id = self.next_id.max(last.0);
+    }
+
         match place {
             Ok(place) => {
                 if let Some(known) = self.subscriptions.get_mut(place) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::{Publication, QoS};
-use tidegate_protocol::session::{CloseKind, CloseReason, DropReason, Overflow, Will};
+use tidegate_protocol::session::{CloseKind, CloseReason, DropReason, Overflow, SubscriptionId, Will};
 use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 use tracing::error;
 
@@ -64,6 +64,7 @@ impl Mailbox {
             known_until: restored.queue.next_seq,
             ..State::default()
         };
+        state.holdings.restore_ids(SubscriptionId(restored.queue.subscription_max));
         let known = restored.queue.received.len() as u64;
         if restored.queue.count > known {
             let QueueSummary { first_seq, count, bytes, .. } = restored.queue;

@@ -102,3 +102,19 @@ fn qos_2_identifiers_survive() {
     run.writer.submit(vec![Change::InsertReceived(key, 9), Change::InsertReceived(key, 4)]).unwrap();
     assert_eq!(run.crash(MINUTE).resume("c").connected.received, [4, 9]);
 }
+
+#[test]
+fn the_id_of_a_subscription_that_is_gone_is_not_given_again_while_messages_for_it_wait() {
+    let run = Run::first();
+    let mut guest = run.resume("c");
+    run.subscribe(&mut guest, subscribe("old", QoS::AtLeastOnce)).0.unwrap();
+    run.leave(guest);
+    assert_eq!(run.publish("old"), 1);
+    let mut guest = run.resume("c");
+    let name = SubscriptionName::Filter { group: None, filter: filter("old") };
+    run.request(&mut guest.client, Request::Unsubscribe(vec![name]));
+    let run = run.crash(MINUTE);
+    let mut guest = run.resume("c");
+    run.subscribe(&mut guest, subscribe("new", QoS::AtLeastOnce)).0.unwrap();
+    assert!(run.drain(&mut guest).is_empty(), "it was for the old one");
+}
