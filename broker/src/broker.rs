@@ -105,6 +105,31 @@ pub struct Batch {
     pub slow: Vec<Arc<Outbox>>,
     /// What has been answered may be said when this is done.
     pub after: Option<Ticket>,
+    /// Subscriptions that have been granted and are being stored, each by its own commit.
+    pub entered: Vec<Entered>,
+}
+
+/// A subscription that is being stored.
+#[derive(Debug)]
+pub struct Entered {
+    /// Its place in the answer.
+    pub index: usize,
+    /// Its commit.
+    pub ticket: Ticket,
+    /// As it is in the tables.
+    pub(crate) subscription: Subscription,
+    /// What the session had before.
+    pub(crate) before: Before,
+}
+
+/// What a session had under the name of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nothing,
+    /// With other options.
+    Another,
+    /// The very same, and the store has that.
+    Same,
 }
 
 /// Now, by both clocks.
@@ -215,9 +240,9 @@ impl Broker {
         match request {
             Request::Connect(_) | Request::Authenticate(_) => None,
             Request::Subscribe(subscribes) => {
-                let results =
-                    subscribes.into_iter().map(|one| self.subscribe(client, one, now, batch)).collect();
-                Some(Reply::Subscribed(results))
+                let subscribes = subscribes.into_iter().enumerate();
+                let results = subscribes.map(|(index, one)| self.subscribe(client, one, index, now, batch));
+                Some(Reply::Subscribed(results.collect()))
             }
             Request::Unsubscribe(names) => {
                 let results = names.iter().map(|name| self.unsubscribe(client, name, now, batch)).collect();
@@ -285,6 +310,17 @@ impl Broker {
         }
     }
 
+    /// A granted subscription was not stored after all. One that took the place of another stays, and after a restart the
+    /// other is there; nothing else would have been promised before.
+    pub(crate) fn withdraw(&self, client: &mut Client, entered: &Entered, now: Now, batch: &mut Batch) {
+        if entered.before == Before::Nothing {
+            self.remove_subscription(client, now, batch, |holdings| {
+                let known = holdings.subscriptions().iter();
+                known.into_iter().find(|known| known.is_same(&entered.subscription)).cloned()
+            });
+        }
+    }
+
     /// All steps in order, or none of them.
     fn transact(&self, client: &mut Client, steps: Vec<Step>, now: Now, batch: &mut Batch) -> Reply {
         let mut matched = 0;
@@ -327,6 +363,18 @@ impl Broker {
             }
             (Settlement::Requeue, _) => self.metrics.dropped(DropReason::Refused, 1),
         }
+    }
+}
+
+impl Entered {
+    /// Whether the store had the very same before.
+    pub(crate) fn was_stored(&self) -> bool {
+        self.before == Before::Same
+    }
+
+    /// Its commit is done.
+    pub fn note_stored(&self) {
+        self.subscription.note_stored();
     }
 }
 

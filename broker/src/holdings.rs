@@ -85,9 +85,6 @@ impl Holdings {
         self.insert(subscription);
     }
 
-    /// Enters a subscription.
-    pub fn insert(&mut self, subscription: Subscription) {
-        let place = self.subscriptions.binary_search_by(|known| order(known, &subscription));
     /// New ids go on behind this one. The subscription may be gone, and messages for it still wait.
     pub fn restore_ids(&mut self, last: SubscriptionId) {
         self.next_id = self.next_id.max(last.0);
@@ -96,6 +93,9 @@ impl Holdings {
         match place {
             Ok(place) => {
                 if let Some(known) = self.subscriptions.get_mut(place) {
+    /// Enters a subscription.
+    pub fn insert(&mut self, subscription: Subscription) {
+        let place = self.subscriptions.binary_search_by(|known| order(known, &subscription));
                     *known = subscription;
                 }
             }

@@ -12,12 +12,12 @@ use tidegate_protocol::session::{Refusal, Will};
 use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 
 use super::wall_clock::in_ms;
-use super::{Batch, Broker, Now};
+use super::{Batch, Before, Broker, Now};
 use crate::client::Client;
 use crate::in_flight::InFlight;
 use crate::mailbox::{Known, Mailbox};
 use crate::store::{
-    Away, Change, PublicationRecord, SessionKey, SessionRecord, SubscriptionKey, SubscriptionRecord,
+    Away, Change, PublicationRecord, SessionKey, SessionRecord, SubscriptionKey, SubscriptionRecord, Ticket,
     WillRecord,
 };
 use crate::subscription::{Subscription, Target};
@@ -108,9 +108,9 @@ impl Broker {
         old: Option<&Subscription>,
         owes_retained: bool,
         batch: &mut Batch,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Ticket>, Refusal> {
         let Some((durability, session)) = self.durability.as_ref().zip(session_of(subscription)) else {
-            return Ok(());
+            return Ok(None);
         };
         // At QoS 0 nothing is promised.
         let owes_retained = owes_retained && subscription.qos > QoS::AtMostOnce;
@@ -118,7 +118,21 @@ impl Broker {
         let old = old.and_then(key_of).filter(|old| *old != record.key);
         let mut changes = vec![Change::PutSubscription(session, Box::new(record))];
         changes.extend(old.map(|old| Change::RemoveSubscription(session, old)));
-        durability.submit(changes, batch).map(drop)
+        durability.submit(changes, batch).map(Some)
+    }
+
+    /// What a subscription takes the place of.
+    pub(super) fn before(
+        &self,
+        old: Option<&Subscription>,
+        subscription: &Subscription,
+        filter: &TopicFilter,
+    ) -> Before {
+        let Some(old) = old else { return Before::Nothing };
+        let is_same = old.is_stored()
+            && old.filter() == subscription.filter()
+            && subscription_record(old, filter) == subscription_record(subscription, filter);
+        if is_same { Before::Same } else { Before::Another }
     }
 
     /// All that is retained has been handed over for a subscription. `None` where that was never promised.

@@ -107,7 +107,10 @@ impl Broker {
             identifier: record.identifier,
             group: record.key.group,
         };
-        Subscription::new(Target::Mailbox(Arc::clone(mailbox)), record.key.id, &record.key.filter, terms)
+        let target = Target::Mailbox(Arc::clone(mailbox));
+        let subscription = Subscription::new(target, record.key.id, &record.key.filter, terms);
+        subscription.note_stored();
+        subscription
     }
 
     fn restore_retained(

@@ -8,7 +8,7 @@ use tidegate_protocol::session::{
     Copies, Granted, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
 };
 
-use super::{Batch, Broker, Now};
+use super::{Batch, Before, Broker, Entered, Now};
 use crate::client::Client;
 use crate::holdings::Holdings;
 use crate::subscription::{Entry, Subscription, Target, Terms};
@@ -18,6 +18,7 @@ impl Broker {
         &self,
         client: &mut Client,
         subscribe: Subscribe,
+        index: usize,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Granted, Refusal> {
@@ -46,7 +47,23 @@ impl Broker {
                     RetainHandling::SendIfNew => old.as_ref().is_none_or(|old| holdings.owes_retained(old)),
                     RetainHandling::Skip => false,
                 };
-            self.remember_subscription(&subscription, &filter, old.as_ref(), is_wanted, batch)?;
+            let before = self.before(old.as_ref(), &subscription, &filter);
+            let is_owed = is_wanted || old.as_ref().is_some_and(|old| holdings.owes_retained(old));
+            if before == Before::Same {
+                subscription.note_stored();
+            }
+            if before != Before::Same || is_owed {
+                match self.remember_subscription(&subscription, &filter, old.as_ref(), is_wanted, batch) {
+                    Ok(Some(ticket)) => {
+                        let subscription = subscription.clone();
+                        batch.entered.push(Entered { index, ticket, subscription, before });
+                    }
+                    Ok(None) => {}
+                    // The store needs no room for what it has.
+                    Err(_) if before == Before::Same => {}
+                    Err(refusal) => return Err(refusal),
+                }
+            }
             // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
             self.route_in(&subscription);
@@ -128,9 +145,19 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> bool {
+        self.remove_subscription(client, now, batch, |holdings| holdings.find(name).cloned())
+    }
+
+    pub(super) fn remove_subscription(
+        &self,
+        client: &mut Client,
+        now: Now,
+        batch: &mut Batch,
+        find: impl FnOnce(&Holdings) -> Option<Subscription>,
+    ) -> bool {
         let is_stored = self.durability.is_some() && client.mailbox.is_some();
         let removed = client.with(|holdings| {
-            let found = holdings.find(name).cloned()?;
+            let found = find(holdings)?;
             holdings.remove(&found);
             holdings.forget_retained(&found);
             if is_stored && found.group().is_some() {

@@ -102,3 +102,27 @@ fn pubrel_of_a_session_that_goes_on_waits_until_pubrec_is_stored() {
     assert!(matches!(guest.connected.in_flight[..], [InFlight { state: InFlightState::Received(_), .. }]));
     assert!(run.take(&mut guest).is_empty());
 }
+
+#[test]
+fn a_subscription_that_is_stored_is_granted_again_whatever_the_disk_does() {
+    let run = Run::first();
+    let mut guest = run.resume("c");
+    run.subscribe(&mut guest, subscribe("a", QoS::AtLeastOnce)).0.unwrap();
+    let run = run.crash(MINUTE);
+    let mut guest = run.resume("c");
+    run.settle();
+    run.disk.is_broken.store(true, Ordering::Relaxed);
+    for retained in [RetainHandling::Send, RetainHandling::SendIfNew] {
+        let same = || Subscribe { retained, ..subscribe("a", QoS::AtLeastOnce) };
+        assert!(run.subscribe(&mut guest, same()).0.is_ok(), "the disk has just begun to fail");
+        run.writer.submit(vec![self::retained("b", None)]).unwrap_or(Ticket::DONE);
+        run.settle();
+        assert!(run.subscribe(&mut guest, same()).0.is_ok(), "{retained:?}");
+    }
+    assert!(run.subscribe(&mut guest, subscribe("a", QoS::ExactlyOnce)).0.is_err(), "it is another");
+    run.disk.is_broken.store(false, Ordering::Relaxed);
+    run.settle();
+    let run = run.crash(MINUTE);
+    assert_eq!(run.stored()[0].subscriptions[0].qos, QoS::AtLeastOnce);
+    assert_eq!(run.publish("a"), 1);
+}

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    Connect, DataLane, Delivery, Lag, LagNotice, Output, Overflow, Publish, Published, Reading, Session,
-    Token, Wants, Will,
+    Connect, Copies, DataLane, Delivery, Lag, LagNotice, Output, Overflow, Publish, Published, Reading,
+    RetainHandling, Session, Subscribe, Token, Wants, Will,
 };
 use tidegate_protocol::subprotocol::Family;
-use tidegate_protocol::topic::{Topic, TopicLimits};
+use tidegate_protocol::topic::{Topic, TopicFilter, TopicLimits};
 use tidegate_protocol::websocket::Message;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -101,7 +101,11 @@ impl Session for Listener {
     fn handle_reply(&mut self, token: Token, reply: Reply, _now: Instant) {
         let what = match reply {
             Reply::Connected(_) => "connected".to_owned(),
-            Reply::Subscribed(_) => "subscribed".to_owned(),
+            Reply::Subscribed(results) => {
+                let refused = (0..).zip(&results).filter(|(_, result)| result.is_err());
+                let refused: String = refused.map(|(index, _)| format!(", not {index}")).collect();
+                format!("subscribed{refused}")
+            }
             Reply::Published(_) => "published".to_owned(),
             Reply::Refused(refusal) => format!("refused: {refusal}"),
             other => format!("{other:?}"),
@@ -213,6 +217,26 @@ pub(super) fn connect(expiry: Duration, will: Option<Publication>) -> Connect {
     }
 }
 
+pub(super) fn subscribe(filter: &str) -> Subscribe {
+    Subscribe {
+        id: None,
+        filter: TopicFilter::parse(filter, &TopicLimits::STANDARD).unwrap(),
+        group: None,
+        identifier: None,
+        qos: QoS::AtLeastOnce,
+        forms: None,
+        no_local: false,
+        retain_as_published: false,
+        retained: RetainHandling::Skip,
+        overflow: None,
+        conflate: None,
+        copies: Copies::PerClient,
+        selector: None,
+        durable: None,
+        prefetch: None,
+    }
+}
+
 pub(super) fn publication() -> Publication {
     Publication::new(Topic::parse("t", &TopicLimits::STANDARD).unwrap(), Bytes::from_static(b"x"))
 }
@@ -255,13 +279,33 @@ impl World {
 
     /// What the core says to a request of this client.
     pub(super) fn ask(&mut self, request: Request) -> Option<Reply> {
+        self.ask_all(request).0
+    }
+
+    /// And what else comes of it.
+    pub(super) fn ask_all(&mut self, request: Request) -> (Option<Reply>, Batch) {
         let Connection { broker, client, peer, .. } = &mut self.connection;
-        broker.handle(client, peer, request, clock(), &mut Batch::default())
+        let mut batch = Batch::default();
+        (broker.handle(client, peer, request, clock(), &mut batch), batch)
     }
 
     /// A publish at QoS 0.
     pub(super) fn publishes(&mut self, token: u32) {
-        let request = Request::Publish(Box::new(Publish { publication: publication(), packet_id: None }));
+        self.requests(
+            token,
+            Request::Publish(Box::new(Publish { publication: publication(), packet_id: None })),
+        );
+    }
+
+    /// A publish at QoS 2.
+    pub(super) fn publishes_once(&mut self, token: u32, packet_id: u16) {
+        let mut publication = publication();
+        publication.qos = QoS::ExactlyOnce;
+        let publish = Publish { publication, packet_id: Some(packet_id) };
+        self.requests(token, Request::Publish(Box::new(publish)));
+    }
+
+    fn requests(&mut self, token: u32, request: Request) {
         self.outputs.lock().push_back(Output::Request(Token(token), request));
         self.connection.drain(&mut Lane::Control, clock());
     }
@@ -280,7 +324,7 @@ impl World {
 
     /// What the core has answered.
     pub(super) fn answer(&mut self, token: u32, reply: Reply, after: Ticket) {
-        let answer = Answer { token: Token(token), reply, packet_id: None, after };
+        let answer = Answer { token: Token(token), reply, packet_id: None, entered: Vec::new(), after };
         self.connection.answer(answer, clock());
     }
 
@@ -323,7 +367,7 @@ impl Drop for World {
 
 pub(super) fn published(token: u32, after: Ticket) -> Answer {
     let reply = Reply::Published(Published { matched: 1 });
-    Answer { token: Token(token), reply, packet_id: None, after }
+    Answer { token: Token(token), reply, packet_id: None, entered: Vec::new(), after }
 }
 
 pub(super) fn failure() -> StoreError {
