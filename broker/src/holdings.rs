@@ -3,6 +3,7 @@
 //! connection.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Tag};
 
@@ -29,6 +30,8 @@ pub struct Unfinished {
     pub cursors: Vec<Owed>,
     /// Packet ids of QoS 2 publishes before their PUBREL.
     pub received: PacketIds,
+    /// Of those that are being committed, in order: when the ticket is done, the publish is stored or forgotten.
+    pub receiving: VecDeque<(u16, Ticket)>,
     /// Deliveries that the session has not settled, as far as the broker has to know them.
     pub in_flight: InFlight,
     /// Members of groups that have ended, while what waits for them is looked for.
@@ -90,12 +93,12 @@ impl Holdings {
         self.next_id = self.next_id.max(last.0);
     }
 
-        match place {
-            Ok(place) => {
-                if let Some(known) = self.subscriptions.get_mut(place) {
     /// Enters a subscription.
     pub fn insert(&mut self, subscription: Subscription) {
         let place = self.subscriptions.binary_search_by(|known| order(known, &subscription));
+        match place {
+            Ok(place) => {
+                if let Some(known) = self.subscriptions.get_mut(place) {
                     *known = subscription;
                 }
             }
@@ -140,7 +143,7 @@ impl Holdings {
     pub fn change<T>(&mut self, change: impl FnOnce(&mut Unfinished) -> T) -> T {
         let mut unfinished = self.unfinished.take().unwrap_or_default();
         let result = change(&mut unfinished);
-        let Unfinished { cursors, received, in_flight, ending } = &*unfinished;
+        let Unfinished { cursors, received, receiving: _, in_flight, ending } = &*unfinished;
         if !(cursors.is_empty() && received.is_empty() && in_flight.is_empty() && ending.is_empty()) {
             self.unfinished = Some(unfinished);
         }

@@ -18,7 +18,7 @@ use crate::outbox::Outbox;
 use crate::outbox::queue::Pushed;
 use crate::router::Matched;
 use crate::router::shared::Group;
-use crate::store::{Change, SessionKey};
+use crate::store::{Change, Ticket};
 use crate::subscription::{self, Entry, Subscription, Target};
 
 impl Broker {
@@ -38,9 +38,9 @@ impl Broker {
             holdings.unfinished().is_some_and(|unfinished| unfinished.received.contains(packet_id))
         };
         if client.with(is_known).ok_or(REPLACED)? {
-            // What it repeats may not be committed yet.
-            if let Some((durability, session)) = self.stored_session(client) {
-                durability.submit(vec![Change::InsertReceived(SessionKey(session), packet_id)], batch)?;
+            // What it repeats may not be committed yet, and may never be.
+            if let Some(ticket) = client.with(|holdings| receiving(holdings, packet_id)).flatten() {
+                batch.after = Some(ticket);
             }
             return Ok(Published { matched: 1 });
         }
@@ -243,6 +243,12 @@ impl Broker {
             self.metrics.dropped(DropReason::Closed, 1);
         }
     }
+}
+
+/// What a QoS 2 publish under this identifier waits for, if it is being committed.
+fn receiving(holdings: &Holdings, packet_id: u16) -> Option<Ticket> {
+    let mut receiving = holdings.unfinished()?.receiving.iter();
+    receiving.rfind(|(id, _)| *id == packet_id).map(|(_, ticket)| *ticket)
 }
 
 /// Who says something.

@@ -72,6 +72,9 @@ impl Broker {
                 batch.add_slow(&slow);
             }
         }
+        if let Some((mailbox, packet_id)) = &received {
+            mailbox.note_receiving(*packet_id, ticket);
+        }
         if !later.is_empty() || received.is_some() {
             durability.defer(Deferred { ticket, planned: later }, received);
         }

@@ -19,7 +19,7 @@ use crate::outbox::queue::{Limits, Pushed, Signals};
 use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
 use crate::retained::Cursor;
-use crate::store::{Page, QueueSummary, QueuedMessage, StoreError};
+use crate::store::{Page, QueueSummary, QueuedMessage, StoreError, Ticket};
 use crate::subscription::{Entry, Subscription, Target, Terms};
 
 /// A session as it was before a restart.
@@ -175,6 +175,17 @@ impl Mailbox {
                 }
             }
         }
+    }
+
+    /// A QoS 2 publish under this identifier is being stored.
+    pub(crate) fn note_receiving(&self, packet_id: u16, ticket: Ticket) {
+        let mut state = self.state.lock();
+        let Some(durability) = &self.durability else { return };
+        state.holdings.change_if_any(|unfinished| {
+            let is_done = |(_, ticket): &(u16, Ticket)| durability.outcome(*ticket).is_some();
+            while unfinished.receiving.pop_front_if(|first| is_done(first)).is_some() {}
+            unfinished.receiving.push_back((packet_id, ticket));
+        });
     }
 
     /// A QoS 2 publish under this identifier was not stored after all.

@@ -84,6 +84,23 @@ async fn an_identifier_whose_publish_was_not_stored_is_free_again() {
 }
 
 #[tokio::test]
+async fn a_repeated_publish_is_refused_with_the_one_that_it_repeats() {
+    let (mut world, _) = World::with(connect(Duration::from_secs(60), None)).await;
+    world.begins();
+    world.commit(Ok(()));
+    world.publishes_once(1, 7);
+    world.begins();
+    world.publishes_once(2, 7);
+    world.commit(Err(failure()));
+    // Whatever the repetition may have brought.
+    world.commit(Ok(()));
+    let refused = |token: u32| format!("{token} refused: overloaded: the disk of the store fails");
+    world.hears(&[&refused(1), &refused(2)]).await;
+    let reply = world.ask(Request::Release { packet_id: 7 });
+    assert!(matches!(reply, Some(Reply::Released { known: false, .. })), "{reply:?}");
+}
+
+#[tokio::test]
 async fn of_several_subscriptions_each_is_granted_by_its_own_commit() {
     for (fails, expected, count) in
         [(0, "1 subscribed, not 0", 1), (1, "1 subscribed, not 1", 1), (2, "1 subscribed", 2)]
