@@ -1,4 +1,5 @@
 //! Messages of a group whose member ends in the very moment in which they are stored, or read.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::world::*;
 

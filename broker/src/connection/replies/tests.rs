@@ -107,7 +107,8 @@ async fn of_several_subscriptions_each_is_granted_by_its_own_commit() {
     {
         let (mut world, _) = World::with(connect(Duration::from_secs(60), None)).await;
         world.begins();
-        let (reply, mut batch) = world.ask_all(Request::Subscribe(["a", "b"].map(subscribe).into()));
+        let (reply, mut batch) = world
+            .ask_all(Request::Subscribe(["a", "b"].map(|filter| subscribe(filter, QoS::AtLeastOnce)).into()));
         let first = world.submit();
         world.commit(Ok(()));
         world.begins();
