@@ -362,6 +362,7 @@ fn durable_record(subscribe: &Subscribe) -> SubscriptionRecord {
         overflow_acked: Overflow::DropOldest,
         conflate_ms: None,
         copies: Copies::PerSubscription,
+        owes_retained: false,
         selector: subscribe.selector.as_ref().map(|selector| selector.as_str().into()),
     }
 }

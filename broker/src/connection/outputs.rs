@@ -135,6 +135,7 @@ impl Connection {
         let batch = self.batch.get_or_insert_with(buffer::take_batch);
         let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
         let slow = std::mem::take(&mut batch.slow);
+        let entered = std::mem::take(&mut batch.entered);
         let after = batch.after.take().unwrap_or(Ticket::DONE);
         let Some(reply) = reply else { return };
         if matches!(reply, Reply::Connected(_)) {
@@ -146,7 +147,7 @@ impl Connection {
             // It promises nothing; waiting, these would be many.
             return self.session.handle_reply(token, reply, now.instant);
         }
-        let answer = Answer { token, reply, packet_id, after };
+        let answer = Answer { token, reply, packet_id, entered, after };
         if holds {
             self.apply_brake(slow, answer, now);
         } else {

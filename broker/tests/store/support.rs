@@ -36,6 +36,7 @@ pub(crate) fn subscription(filter: &str) -> Box<SubscriptionRecord> {
         overflow_acked: Overflow::DropOldest,
         conflate_ms: None,
         copies: Copies::PerClient,
+        owes_retained: false,
         selector: None,
     })
 }
