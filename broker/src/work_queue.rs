@@ -42,7 +42,7 @@ use crate::mailbox::FIRST_SEQ;
 use crate::outbox::Shared;
 use crate::outbox::queue::Pushed;
 use crate::remainder::Remainder;
-use crate::store::QueueSummary;
+use crate::store::{QueueSummary, Ticket};
 use crate::subscription::Entry;
 
 /// One queue.
@@ -59,6 +59,8 @@ pub struct WorkQueue {
     is_listed: AtomicBool,
     /// The store has heard of it.
     is_stored: AtomicBool,
+    /// The commit that makes it known, of a durable subscription.
+    stored_by: Mutex<Option<Ticket>>,
     /// Somebody has asked for it since it was last found idle.
     is_asked_for: AtomicBool,
     /// What a durable subscription matches.
@@ -124,6 +126,7 @@ impl WorkQueue {
             news,
             is_listed: AtomicBool::new(false),
             is_stored: AtomicBool::new(false),
+            stored_by: Mutex::default(),
             is_asked_for: AtomicBool::new(true),
             subscribed: OnceLock::new(),
             returned: Mutex::default(),
@@ -187,6 +190,15 @@ impl WorkQueue {
     /// Whether the store is told of it with this call for the first time.
     pub(crate) fn is_new_to_store(&self) -> bool {
         !self.is_stored.swap(true, Ordering::Relaxed)
+    }
+
+    /// The commit that makes a durable subscription known.
+    pub(crate) fn stored_by(&self) -> Option<Ticket> {
+        *self.stored_by.lock()
+    }
+
+    pub(crate) fn set_stored_by(&self, ticket: Ticket) {
+        *self.stored_by.lock() = Some(ticket);
     }
 
     // ---- for publishers ----
