@@ -32,7 +32,12 @@ impl Mailbox {
             return Vec::new();
         }
         let Some(durability) = &self.durability else { return Vec::new() };
-        let mut entries = self.state.lock().take_leaving(ended);
+        let mut entries = {
+            let mut state = self.state.lock();
+            // What the disk has may have come back from there, and been delivered.
+            state.forget_evicted(Some(durability));
+            state.take_leaving(ended)
+        };
         let mut seen: BTreeSet<u64> = entries.iter().filter_map(seq_of).collect();
         let (places, arriving) = {
             let state = self.state.lock();
@@ -94,11 +99,10 @@ impl State {
         self.forget_evicted(durability);
     }
 
-    /// The disk has them by now.
+    /// The disk has them by now, or refused them, as whoever published them has heard.
     pub(super) fn forget_evicted(&mut self, durability: Option<&Durability>) {
         let Some(leaving) = &mut self.leaving else { return };
-        let is_done =
-            |ticket: &mut Ticket| durability.is_none_or(|known| known.outcome(*ticket) == Some(Ok(())));
+        let is_done = |ticket: &mut Ticket| durability.is_none_or(|known| known.outcome(*ticket).is_some());
         if leaving.until.take_if(is_done).is_some() {
             leaving.evicted = Vec::new();
         }

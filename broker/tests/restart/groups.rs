@@ -95,6 +95,27 @@ fn what_is_being_committed_when_a_member_unsubscribes_goes_to_another() {
     }
 }
 
+#[test]
+fn what_a_member_has_got_is_not_handed_on_though_it_was_away_in_between() {
+    let run = Run::first();
+    let mut publisher = run.resume("publisher");
+    let mut first = run.resume("first");
+    run.subscribe(&mut first, share(QoS::ExactlyOnce)).0.unwrap();
+    run.settle();
+    let disk = run.disk.commits.lock().unwrap();
+    publish(&run, &mut publisher, &["one"]);
+    run.leave(first);
+    drop(disk);
+    run.settle();
+    let mut first = run.resume("first");
+    let mut other = run.resume("other");
+    run.subscribe(&mut other, share(QoS::ExactlyOnce)).0.unwrap();
+    assert_eq!(run.drain(&mut first), ["one"]);
+    unsubscribe(&run, &mut first);
+    run.push_committed();
+    assert!(run.drain(&mut other).is_empty());
+}
+
 fn unsubscribe(run: &Run, guest: &mut Guest) {
     let Subscribe { group, filter, .. } = share(QoS::AtLeastOnce);
     let names = vec![SubscriptionName::Filter { group, filter }];
