@@ -351,11 +351,12 @@ impl Broker {
     }
 
     /// What its consumer says of a message of a queue. It is back in the queue, or gone, when the delivery is let go of.
-    fn settle_lease(&self, lease: &Lease, settlement: Settlement) {
+    fn settle_lease(&self, lease: &Lease, settlement: Settlement, is_alive: bool) {
         match settlement {
             Settlement::Accepted => lease.settle(),
-            // The subscription or the connection has ended: another gets it.
+            // The subscription or the connection has ended: another gets it, and nobody has refused it.
             Settlement::Dropped(DropReason::Closed) => {}
+            Settlement::Requeue if !is_alive => {}
             Settlement::Dropped(reason) => {
                 lease.settle();
                 self.metrics.dropped(reason, 1);
@@ -381,8 +382,10 @@ impl Broker {
             .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.settle(tag)))
             .flatten()
             .flatten();
-        if let Some(lease) = settled.as_ref().and_then(|entry| entry.lease()) {
-            return self.settle_lease(lease, settlement);
+        if let Some(entry) = &settled
+            && let Some(lease) = entry.lease()
+        {
+            return self.settle_lease(lease, settlement, entry.subscription.is_alive());
         }
         match (settlement, settled) {
             (Settlement::Accepted, _) => {}

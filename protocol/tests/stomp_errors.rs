@@ -235,6 +235,10 @@ fn subscribe_with_headers_that_make_no_sense() {
             "bad header destination: only a /topic/ has durable subscriptions",
         ),
         (
+            "id:1\ndestination:/queue/a\nauto-delete:true\n",
+            "bad header auto-delete: a queue outlives its consumers",
+        ),
+        (
             "id:1\ndestination:/temp-queue/a\ndurable:true\nauto-delete:false\n",
             "bad header destination: only a /topic/ has durable subscriptions",
         ),

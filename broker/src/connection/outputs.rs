@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Settlement, Stamped, Token};
+use tidegate_protocol::session::{
+    DataLane, Outgoing, Output, Publish, Reply, Request, Settlement, Stamped, Step, Token,
+};
 
 use super::hints::say_once;
 use super::pending::Answer;
@@ -123,13 +125,19 @@ impl Connection {
             self.holds_subscribe = true;
             self.outbox.hold_subscribe();
         }
-        if let Request::Publish(publish) = &request {
-            let counters = self.broker.metrics().family(self.family);
-            counters.messages_in.inc();
-            counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
-        }
         let (publish_qos, packet_id) = match &request {
-            Request::Publish(publish) => (Some(publish.publication.qos), publish.packet_id),
+            Request::Publish(publish) => {
+                self.count_in(publish);
+                (Some(publish.publication.qos), publish.packet_id)
+            }
+            Request::Transaction(steps) => {
+                for step in steps {
+                    if let Step::Publish(publish) = step {
+                        self.count_in(publish);
+                    }
+                }
+                (Some(QoS::AtLeastOnce), None) // it is answered, whatever is in it
+            }
             _ => (None, None),
         };
         let batch = self.batch.get_or_insert_with(buffer::take_batch);
@@ -153,6 +161,12 @@ impl Connection {
         } else {
             self.answer(answer, now);
         }
+    }
+
+    fn count_in(&self, publish: &Publish) {
+        let counters = self.broker.metrics().family(self.family);
+        counters.messages_in.inc();
+        counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
     }
 
     /// Holds the acknowledgement until there is room, at most `queue.publish_wait`.

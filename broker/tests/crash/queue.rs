@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tidegate_protocol::mqtt::packet::{RetainHandling, Subscribe, Subscription};
+use tidegate_protocol::mqtt::packet::{Subscribe, Subscription};
+use tidegate_protocol::session::RetainHandling;
 use tidegate_protocol::topic::TopicLimits;
 use tokio::sync::watch;
 
