@@ -1,7 +1,7 @@
 //! What STOMP's clients ask of the whole broker beside topics: queues, refusals, transactions, durable subscriptions,
 //! answers, selectors. Over real sockets.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod support;
 

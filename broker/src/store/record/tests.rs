@@ -100,12 +100,13 @@ fn records_come_back_as_they_were() {
 }
 
 #[test]
-fn a_subscription_of_version_1_is_owed_nothing() {
-    let mut bytes = subscription().encode();
-    // The version, and an array with one field fewer.
-    assert_eq!(bytes.pop(), Some(0xc3), "the last field is the flag");
-    (bytes[0], bytes[1]) = (1, bytes[1] - 1);
-    let expected = SubscriptionRecord { owes_retained: false, ..subscription() };
+fn a_subscription_of_version_1_is_owed_nothing_and_selects_all() {
+    let plain = SubscriptionRecord { selector: None, ..subscription() };
+    let mut bytes = plain.encode();
+    // The version, and an array with two fields fewer.
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0xc3, 0xc0], "the last fields are the flag and nil");
+    (bytes[0], bytes[1]) = (1, bytes[1] - 2);
+    let expected = SubscriptionRecord { owes_retained: false, ..plain };
     assert_eq!(SubscriptionRecord::decode(&bytes), Ok(expected));
 }
 
