@@ -85,8 +85,10 @@ struct State {
     /// With consumers.
     leased: usize,
     next_seq: u64,
-    /// Messages before this place are from an earlier run of the broker, which may have sent them.
+    /// Messages before this place may have been sent, by an earlier run of the broker too.
     known_until: u64,
+    /// When the first of those on the disk alone expires, about.
+    disk_expires_at: Option<Instant>,
     consumers: Consumers,
     /// Since when nobody consumes.
     abandoned_at: Option<Instant>,
@@ -145,6 +147,8 @@ impl WorkQueue {
         state.abandoned_at = Some(now);
         if queue.count > 0 {
             state.remainder = Some(Box::new(Remainder::found(queue.first_seq, queue.count, queue.bytes)));
+            // Some may be over by now.
+            state.disk_expires_at = Some(now);
         }
         self.note(&state);
     }
@@ -203,6 +207,12 @@ impl WorkQueue {
 
     // ---- for publishers ----
 
+    /// When a message that comes now is over.
+    pub(crate) fn expires_at(&self, publication: &Publication, now: Instant) -> Option<Instant> {
+        let ttl = self.limits.message_ttl.and_then(|ttl| now.checked_add(ttl));
+        publication.expires_at.into_iter().chain(ttl).min()
+    }
+
     /// Whether so much more is taken, or makes room for itself.
     pub fn has_room_for(&self, messages: usize, bytes: usize) -> bool {
         self.is_asked_for.store(true, Ordering::Relaxed);
@@ -248,6 +258,7 @@ impl WorkQueue {
                 if let Some(remainder) = &mut state.remainder {
                     remainder.arrived(seq);
                 }
+                state.note_expiry_on_disk(self.expires_at(&entry.publication, now));
                 self.ask(&mut state);
             }
             Place::Memory | Place::Unstored => {
@@ -366,6 +377,10 @@ impl WorkQueue {
             self.remove(&mut state, *seq);
         }
         let is_waiting = state.consumers.unblock();
+        if state.disk_expires_at.is_some_and(|at| at <= now) {
+            // Reading it drops what is over; the rest goes back, unless somebody consumes.
+            self.ask_for_page(&mut state);
+        }
         self.note(&state);
         drop(state);
         self.count_dropped(DropReason::Expired, expired.len());
@@ -407,8 +422,7 @@ impl WorkQueue {
     // ---- under the lock ----
 
     fn item(&self, entry: Entry, now: Instant) -> Item {
-        let ttl = self.limits.message_ttl.and_then(|ttl| now.checked_add(ttl));
-        let expires_at = entry.publication.expires_at.into_iter().chain(ttl).min();
+        let expires_at = self.expires_at(&entry.publication, now);
         Item {
             publication: entry.publication,
             size_bytes: entry.size_bytes,
@@ -489,10 +503,15 @@ impl State {
             leased: 0,
             next_seq: FIRST_SEQ,
             known_until: 0,
+            disk_expires_at: None,
             consumers: Consumers::default(),
             abandoned_at: None,
             has_ended: false,
         }
+    }
+
+    fn note_expiry_on_disk(&mut self, expires_at: Option<Instant>) {
+        self.disk_expires_at = self.disk_expires_at.into_iter().chain(expires_at).min();
     }
 
     /// Messages and bytes. What is with consumers counts by number alone, which their prefetch bounds.

@@ -168,6 +168,7 @@ impl Broker {
 pub(super) struct Plan<'a> {
     durability: &'a Arc<Durability>,
     publication: &'a Arc<Publication>,
+    now: Now,
     size_bytes: u32,
     expires_at_ms: Option<u64>,
     body: BodyId,
@@ -182,6 +183,7 @@ impl<'a> Plan<'a> {
         Self {
             durability,
             publication,
+            now,
             size_bytes: subscription::size_bytes(publication),
             expires_at_ms: publication.expires_at.map(|at| now.unix_ms_of(at)),
             body: durability.writer().next_body(),
@@ -228,7 +230,9 @@ impl<'a> Plan<'a> {
         };
         self.changes.extend(Broker::introduce(queue));
         self.refer_to_body();
-        let reference = reference_record(&entry, self.body, self.expires_at_ms);
+        let expires_at = queue.expires_at(self.publication, self.now.instant);
+        let expires_at_ms = expires_at.map(|at| self.now.unix_ms_of(at));
+        let reference = reference_record(&entry, self.body, expires_at_ms);
         self.changes.push(Change::Enqueue(SessionKey(queue.key()), seq, reference));
         entry.stored = Some(Stored::new(self.durability, queue.key(), seq, false));
         self.planned.push(Planned { entry, place });

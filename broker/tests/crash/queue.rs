@@ -142,7 +142,11 @@ async fn consume(mut world: World, mut chance: Chance) {
             continue;
         }
         let leaves_after = 20 + chance.below(200);
+        let mut unsettled = 0;
         for _ in 0..leaves_after {
+            if unsettled == prefetch {
+                break; // nothing would come any more
+            }
             match link.packet().await {
                 Some(Packet::Publish(job)) => {
                     let text = String::from_utf8(job.payload.to_vec()).unwrap();
@@ -150,6 +154,7 @@ async fn consume(mut world: World, mut chance: Chance) {
                     world.progress.send_modify(|count| *count += 1);
                     let is_settled = !chance.one_in(10);
                     let ack = Packet::PubAck(Ack::new(job.packet_id, ReasonCode::SUCCESS));
+                    unsettled += u16::from(!is_settled);
                     if is_settled && link.send(&[ack]).await.is_none() {
                         break;
                     }
