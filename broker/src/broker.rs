@@ -327,10 +327,13 @@ impl Broker {
         match (settlement, settled) {
             (Settlement::Accepted, _) => {}
             (Settlement::Dropped(reason), _) => self.metrics.dropped(reason, 1),
-            (Settlement::Requeue, Some(entry)) if entry.subscription.group().is_some() => {
+            (Settlement::Requeue | Settlement::Returned, Some(entry))
+                if entry.subscription.group().is_some() =>
+            {
                 self.redeliver(entry, &[client.key()], now, batch);
             }
             (Settlement::Requeue, _) => self.metrics.dropped(DropReason::Refused, 1),
+            (Settlement::Returned, _) => self.metrics.dropped(DropReason::Closed, 1),
         }
     }
 }
@@ -340,8 +343,8 @@ impl Broker {
     fn settle_lease(&self, lease: &Lease, settlement: Settlement) {
         match settlement {
             Settlement::Accepted => lease.settle(),
-            // The subscription or the connection has ended: another gets it.
-            Settlement::Dropped(DropReason::Closed) => {}
+            // The subscription or the connection has ended: another gets it, however often that happens.
+            Settlement::Returned | Settlement::Dropped(DropReason::Closed) => {}
             Settlement::Dropped(reason) => {
                 lease.settle();
                 self.metrics.dropped(reason, 1);

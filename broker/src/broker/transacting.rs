@@ -135,7 +135,10 @@ impl Broker {
         let mut changes: Changes = plans.iter_mut().flat_map(|plan| plan.take_changes()).collect();
         // What is acknowledged in a transaction is gone from the disk with what it says, or still there without it.
         let is_over = |settlement: &Settlement| {
-            !matches!(settlement, Settlement::Requeue | Settlement::Dropped(DropReason::Closed))
+            !matches!(
+                settlement,
+                Settlement::Requeue | Settlement::Returned | Settlement::Dropped(DropReason::Closed)
+            )
         };
         let over: Vec<Tag> =
             settlements.iter().filter(|(_, settlement)| is_over(settlement)).map(|(tag, _)| *tag).collect();
