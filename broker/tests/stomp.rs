@@ -168,6 +168,28 @@ async fn unsubscribing_gives_back_what_was_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn what_a_consumer_had_shows_it_though_it_waited_on_the_disk_meanwhile() {
+    let directory = TempDir::new().unwrap();
+    let broker = Broker::start(&stored(directory.path())).await;
+    let mut one = connected(&broker).await;
+    let consume = [("id", "1"), ("destination", "/queue/jobs"), ("ack", "client")];
+    subscribe(&mut one, &consume).await;
+    let mut sender = connected(&broker).await;
+    send(&mut sender, "/queue/jobs", "a").await;
+    assert_eq!(bodies(&mut one, 1).await, ["a"]);
+    drop(one);
+    broker.metric_becomes("tidegate_connections{protocol=\"stomp\"}", |count| count == 1).await;
+    send(&mut sender, "/queue/jobs", "b").await;
+    let mut heir = connected(&broker).await;
+    subscribe(&mut heir, &consume).await;
+    for (expected, redelivered) in [("a", Some("true")), ("b", None)] {
+        let message = heir.delivery().await;
+        assert_eq!((text(&message), message.header("redelivered")), (expected, redelivered));
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn prefetch_count_bounds_what_is_with_a_consumer() {
     let broker = Broker::start("").await;
     let mut slow = connected(&broker).await;

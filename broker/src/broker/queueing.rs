@@ -159,7 +159,6 @@ impl Broker {
             queue
         })?;
         if is_new && let Some(durability) = &self.durability {
-            queue.is_new_to_store();
             let session = SessionKey(queue.key());
             let changes = vec![
                 Change::PutSession(session, Box::new(record(&queue))),
@@ -169,6 +168,7 @@ impl Broker {
                 self.end_queue(name, batch);
                 return Err(refusal);
             }
+            queue.set_stored();
         }
         Ok(Joining { queue, is_new })
     }
@@ -263,7 +263,7 @@ impl Broker {
             let ends = |queue: &Arc<WorkQueue>| queue.end_if_over(self.rules.session_expiry_max, now);
             let ended = self.queues.remove(&name, ends, |queue| self.unroute_queue(queue));
             if let (Some(queue), Some(durability)) = (ended, &self.durability)
-                && !queue.is_new_to_store()
+                && queue.is_stored()
             {
                 durability.note(vec![Change::RemoveSession(SessionKey(queue.key()))]);
             }
@@ -274,7 +274,7 @@ impl Broker {
 
     /// What the store has to know of a queue before its first message. `None`: it knows.
     pub(super) fn introduce(queue: &WorkQueue) -> Option<Change> {
-        queue.is_new_to_store().then(|| Change::PutSession(SessionKey(queue.key()), Box::new(record(queue))))
+        (!queue.is_stored()).then(|| Change::PutSession(SessionKey(queue.key()), Box::new(record(queue))))
     }
 
     /// A queue of an earlier run.

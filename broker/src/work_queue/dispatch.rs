@@ -98,7 +98,8 @@ impl WorkQueue {
     pub(super) fn take_back(&self, state: &mut State, now: Instant) {
         for returned in std::mem::take(&mut *self.returned.lock()) {
             state.leased = state.leased.saturating_sub(1);
-            state.consumers.returned(returned.consumer);
+            let is_taken = returned.item.is_none() || returned.was_sent;
+            state.consumers.returned(returned.consumer, is_taken);
             if let Some(mut item) = returned.item
                 && !item.is_expired(now)
             {
