@@ -355,7 +355,7 @@ impl Broker {
         match settlement {
             Settlement::Accepted => lease.settle(),
             // The subscription or the connection has ended: another gets it, and nobody has refused it.
-            Settlement::Dropped(DropReason::Closed) => {}
+            Settlement::Returned | Settlement::Dropped(DropReason::Closed) => {}
             Settlement::Requeue if !is_alive => {}
             Settlement::Dropped(reason) => {
                 lease.settle();
@@ -390,10 +390,13 @@ impl Broker {
         match (settlement, settled) {
             (Settlement::Accepted, _) => {}
             (Settlement::Dropped(reason), _) => self.metrics.dropped(reason, 1),
-            (Settlement::Requeue, Some(entry)) if entry.subscription.group().is_some() => {
+            (Settlement::Requeue | Settlement::Returned, Some(entry))
+                if entry.subscription.group().is_some() =>
+            {
                 self.redeliver(entry, &[client.key()], now, batch);
             }
             (Settlement::Requeue, _) => self.metrics.dropped(DropReason::Refused, 1),
+            (Settlement::Returned, _) => self.metrics.dropped(DropReason::Closed, 1),
         }
     }
 }

@@ -17,6 +17,7 @@ mod dispatch;
 mod lease;
 mod news;
 mod pages;
+mod promise;
 mod queues;
 mod rules;
 
@@ -35,6 +36,8 @@ use self::consumers::Consumers;
 pub use self::lease::Lease;
 use self::lease::Returned;
 pub use self::news::News;
+pub(crate) use self::promise::Promise;
+use self::promise::Promised;
 pub use self::queues::{Kind, QueueName, Queues};
 pub use self::rules::{Limits, Rules, WhenFull};
 use crate::durability::{Durability, Place, Stored};
@@ -57,11 +60,11 @@ pub struct WorkQueue {
     news: Arc<News>,
     /// The task has been told to look.
     is_listed: AtomicBool,
-    /// The store has heard of it.
+    /// The store has taken what it has to know of it.
     is_stored: AtomicBool,
     /// The commit that makes it known, of a durable subscription.
     stored_by: Mutex<Option<Ticket>>,
-    /// Somebody has asked for it since it was last found idle.
+    /// Somebody has come to consume since it was last found idle.
     is_asked_for: AtomicBool,
     /// What a durable subscription matches.
     subscribed: OnceLock<(TopicFilter, Option<Arc<Selector>>)>,
@@ -82,10 +85,12 @@ struct State {
     remainder: Option<Box<Remainder>>,
     /// Places that were taken for messages on their way into memory.
     arriving: usize,
+    /// Room for messages that have no place yet.
+    promised: Promised,
     /// With consumers.
     leased: usize,
     next_seq: u64,
-    /// Messages before this place may have been sent, by an earlier run of the broker too.
+    /// Messages before this place may have been sent: by an earlier run of the broker, or to a consumer that is gone.
     known_until: u64,
     /// When the first of those on the disk alone expires, about.
     disk_expires_at: Option<Instant>,
@@ -141,7 +146,7 @@ impl WorkQueue {
     pub(crate) fn restore(&self, queue: &QueueSummary, now: Instant) {
         let Some(durability) = &self.durability else { return };
         let mut state = self.state.lock();
-        self.is_stored.store(true, Ordering::Relaxed);
+        self.set_stored();
         state.next_seq = durability.next_seq(queue);
         state.known_until = queue.next_seq;
         state.abandoned_at = Some(now);
@@ -191,9 +196,17 @@ impl WorkQueue {
         self.len() == 0
     }
 
-    /// Whether the store is told of it with this call for the first time.
-    pub(crate) fn is_new_to_store(&self) -> bool {
-        !self.is_stored.swap(true, Ordering::Relaxed)
+    /// Whether the store has taken what it has to know of the queue. Until then everybody who brings a message says it
+    /// too: whose message comes to the store first is open, and it takes none for a queue that it does not know.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.is_stored.load(Ordering::Acquire)
+    }
+
+    /// The store has taken it.
+    pub(crate) fn set_stored(&self) {
+        if !self.is_stored() {
+            self.is_stored.store(true, Ordering::Release);
+        }
     }
 
     /// The commit that makes a durable subscription known.
@@ -213,13 +226,8 @@ impl WorkQueue {
         publication.expires_at.into_iter().chain(ttl).min()
     }
 
-    /// Whether so much more is taken, or makes room for itself.
-    pub fn has_room_for(&self, messages: usize, bytes: usize) -> bool {
-        self.is_asked_for.store(true, Ordering::Relaxed);
-        self.limits.when_full == WhenFull::DropOldest || self.state.lock().fits(messages, bytes, &self.limits)
-    }
-
-    /// Takes a place for a message of this size.
+    /// Takes a place for a message of this size; in a queue that refuses when it is full, whoever brings it has a
+    /// [`Promise`].
     ///
     /// # Errors
     ///
@@ -229,7 +237,7 @@ impl WorkQueue {
         if state.has_ended {
             return Err(Pushed::Closed);
         }
-        self.make_room(&mut state, size_bytes)?;
+        self.make_room(&mut state, size_bytes);
         let is_idle = state.consumers.is_empty() && state.arriving == 0;
         let is_on_disk = self.durability.is_some()
             && (state.remainder.is_some() || is_idle || state.ready.len() >= READY_MAX);
@@ -270,7 +278,7 @@ impl WorkQueue {
         self.note(&state);
     }
 
-    /// Takes a message without the store.
+    /// Takes a message without the store, as [`WorkQueue::reserve`] takes a place.
     ///
     /// # Errors
     ///
@@ -283,7 +291,7 @@ impl WorkQueue {
         if state.remainder.is_some() && state.ready.len() >= READY_MAX {
             return Err(Pushed::Dropped(DropReason::Newest));
         }
-        self.make_room(&mut state, entry.size_bytes)?;
+        self.make_room(&mut state, entry.size_bytes);
         let seq = state.next_seq;
         state.next_seq += 1;
         let item = self.item(entry, now);
@@ -377,6 +385,8 @@ impl WorkQueue {
             self.remove(&mut state, *seq);
         }
         let is_waiting = state.consumers.unblock();
+        // The disk may have failed when it was asked last.
+        self.ask(&mut state);
         if state.disk_expires_at.is_some_and(|at| at <= now) {
             // Reading it drops what is over; the rest goes back, unless somebody consumes.
             self.ask_for_page(&mut state);
@@ -393,9 +403,10 @@ impl WorkQueue {
     /// consumed for `expiry`.
     pub(crate) fn end_if_over(&self, expiry: Duration, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let is_abandoned = state.consumers.is_empty() && state.leased == 0 && state.arriving == 0;
+        let is_abandoned =
+            state.consumers.is_empty() && state.leased == 0 && state.arriving == 0 && !state.is_expecting();
         let is_over = match self.name.kind() {
-            // Not in the moment between a publisher's look and its message.
+            // Not in the moment between a consumer's look and its coming.
             Kind::Queue => {
                 let is_asked_for = self.is_asked_for.swap(false, Ordering::Relaxed);
                 !is_asked_for && state.ready.is_empty() && state.remainder.is_none()
@@ -450,13 +461,13 @@ impl WorkQueue {
         Some(item)
     }
 
-    /// Drops the oldest, or refuses the newest, until so much more fits.
-    fn make_room(&self, state: &mut State, size_bytes: u32) -> Result<(), Pushed> {
+    /// Drops the oldest until so much more fits, unless it was promised.
+    fn make_room(&self, state: &mut State, size_bytes: u32) {
+        if self.limits.when_full == WhenFull::Refuse {
+            return;
+        }
         let mut dropped = 0;
-        while !state.fits(1, size_bytes as usize, &self.limits) {
-            if self.limits.when_full == WhenFull::Refuse {
-                return Err(Pushed::Dropped(DropReason::Newest));
-            }
+        while !state.fits(size_bytes, &self.limits) {
             let next_seq = state.next_seq;
             if let Some(&oldest) = state.ready.keys().next() {
                 self.remove(state, oldest);
@@ -471,7 +482,6 @@ impl WorkQueue {
             dropped += 1;
         }
         self.count_dropped(DropReason::Oldest, dropped);
-        Ok(())
     }
 
     fn note(&self, state: &State) {
@@ -500,6 +510,7 @@ impl State {
             bytes: 0,
             remainder: None,
             arriving: 0,
+            promised: Promised::default(),
             leased: 0,
             next_seq: FIRST_SEQ,
             known_until: 0,
@@ -521,11 +532,14 @@ impl State {
         (messages, self.bytes + on_disk.bytes)
     }
 
-    /// An empty queue takes any one message.
-    fn fits(&self, more: usize, more_bytes: usize, limits: &Limits) -> bool {
-        let (messages, bytes) = self.amount();
-        (messages == 0 && more == 1)
-            || (messages + more <= limits.messages_max && bytes + more_bytes <= limits.bytes_max)
+    /// Whether one more fits, beside what was promised where that counts. An empty queue takes any one message.
+    fn fits(&self, size_bytes: u32, limits: &Limits) -> bool {
+        let (mut messages, mut bytes) = self.amount();
+        if limits.when_full == WhenFull::Refuse {
+            let promised = self.promised.amount();
+            (messages, bytes) = (messages + promised.messages, bytes + promised.bytes);
+        }
+        messages == 0 || (messages < limits.messages_max && bytes + size_bytes as usize <= limits.bytes_max)
     }
 }
 

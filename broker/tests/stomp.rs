@@ -151,13 +151,16 @@ async fn unsubscribing_gives_back_what_was_not_acknowledged() {
     let broker = Broker::start("").await;
     let mut one = connected(&broker).await;
     let consume = [("id", "1"), ("destination", "/queue/jobs"), ("ack", "client")];
-    subscribe(&mut one, &consume).await;
     let mut sender = connected(&broker).await;
     for body in ["a", "b"] {
         send(&mut sender, "/queue/jobs", body).await;
     }
-    assert_eq!(bodies(&mut one, 2).await, ["a", "b"]);
-    one.unsubscribe("1").await;
+    // It is no NACK, which would drop them the second time.
+    for _ in 0..3 {
+        subscribe(&mut one, &consume).await;
+        assert_eq!(bodies(&mut one, 2).await, ["a", "b"]);
+        one.unsubscribe("1").await;
+    }
     let mut other = connected(&broker).await;
     subscribe(&mut other, &consume).await;
     assert_eq!(bodies(&mut other, 2).await, ["a", "b"]);
@@ -169,6 +172,28 @@ async fn unsubscribing_gives_back_what_was_not_acknowledged() {
         other.unsubscribe("2").await;
         subscribe(&mut other, &consume).await;
         assert_eq!(bodies(&mut other, 2).await, ["a", "b"]);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_consumer_had_shows_it_though_it_waited_on_the_disk_meanwhile() {
+    let directory = TempDir::new().unwrap();
+    let broker = Broker::start(&stored(directory.path())).await;
+    let mut one = connected(&broker).await;
+    let consume = [("id", "1"), ("destination", "/queue/jobs"), ("ack", "client")];
+    subscribe(&mut one, &consume).await;
+    let mut sender = connected(&broker).await;
+    send(&mut sender, "/queue/jobs", "a").await;
+    assert_eq!(bodies(&mut one, 1).await, ["a"]);
+    drop(one);
+    broker.metric_becomes("tidegate_connections{protocol=\"stomp\"}", |count| count == 1).await;
+    send(&mut sender, "/queue/jobs", "b").await;
+    let mut heir = connected(&broker).await;
+    subscribe(&mut heir, &consume).await;
+    for (expected, redelivered) in [("a", Some("true")), ("b", None)] {
+        let message = heir.delivery().await;
+        assert_eq!((text(&message), message.header("redelivered")), (expected, redelivered));
     }
     broker.stop().await;
 }

@@ -8,6 +8,8 @@ mod store_support;
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::json;
 use store_support::Faulty;
@@ -168,4 +170,22 @@ async fn while_the_disk_fails_no_session_is_promised() {
     repaired(&broker, &disk).await;
     let mut client = Mqtt::open(&broker, Version::V5, Ask::default()).await;
     assert!(!client.connect(kept("late", false)).await.session_present);
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_read_is_tried_now_and_then_and_comes_when_it_can() {
+    let (broker, disk) = start().await;
+    let mut publisher = Mqtt::connected(&broker, Version::V5).await;
+    assert_eq!(publisher.publish_acked("queue/jobs", "x").await, ReasonCode::SUCCESS);
+    disk.is_unreadable.store(true, Ordering::SeqCst);
+    let mut client = Mqtt::connected(&broker, Version::V5).await;
+    client.subscribe("$share/queue/queue/jobs", QoS::AtLeastOnce).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!((1..10).contains(&disk.loads()), "{} loads", disk.loads());
+    disk.is_unreadable.store(false, Ordering::SeqCst);
+    match client.packet().await {
+        Packet::Publish(publish) => assert_eq!(&*publish.payload, b"x"),
+        other => panic!("a job was expected, not {other:?}"),
+    }
+    broker.stop().await;
 }

@@ -94,7 +94,7 @@ fn a_subscription_is_forgotten_without_being_subscribed_to() {
 fn what_waits_for_an_ack_stays_for_the_next_or_is_forgotten_too() {
     for headers in [RABBIT, ARTEMIS] {
         for (unsubscribe, expected) in [
-            ("id:s\n", ["unsubscribe 0", "settle 7 Requeue"].as_slice()),
+            ("id:s\n", ["unsubscribe 0", "settle 7 Returned"].as_slice()),
             (headers, &["settle 7 Dropped(Closed)", "forget"]),
         ] {
             let mut talk = subscribed(&format!("{headers}ack:client\n"));

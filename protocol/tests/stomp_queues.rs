@@ -181,10 +181,10 @@ fn what_a_consumer_leaves_goes_to_the_others() {
         // After the end, so that it does not come back to this one.
         assert_eq!(
             talk.client("UNSUBSCRIBE\nid:s\n\n\0"),
-            ["unsubscribe 0", "settle 1 Requeue", "settle 2 Requeue"]
+            ["unsubscribe 0", "settle 1 Returned", "settle 2 Returned"]
         );
         // So does what was on its way, until the broker has heard.
-        assert_eq!(deliver(&mut talk, "a", 3), ["settle 3 Requeue"]);
+        assert_eq!(deliver(&mut talk, "a", 3), ["settle 3 Returned"]);
         talk.reply(Reply::Unsubscribed(vec![true]));
         assert_eq!(deliver(&mut talk, "a", 4), ["settle 4 Dropped(Closed)"]);
     }

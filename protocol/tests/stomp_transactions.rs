@@ -194,7 +194,7 @@ fn an_acknowledgement_frees_the_window_with_its_commit() {
 fn a_subscription_may_end_before_the_transaction_that_acknowledges_it() {
     for (destination, left, aborted) in [
         ("a", "settle 2 Dropped(Closed)", "settle 1 Dropped(Closed)"),
-        ("/queue/a", "settle 2 Requeue", "settle 1 Requeue"),
+        ("/queue/a", "settle 2 Returned", "settle 1 Returned"),
     ] {
         for (end, expected) in [("COMMIT", "transaction [settle 1 Accepted]"), ("ABORT", aborted)] {
             let mut talk = with_messages("client-individual", destination);

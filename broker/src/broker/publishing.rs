@@ -21,7 +21,7 @@ use crate::router::Matched;
 use crate::router::shared::Group;
 use crate::store::{Change, Ticket};
 use crate::subscription::{self, Entry, Subscription, Target};
-use crate::work_queue::WorkQueue;
+use crate::work_queue::{Promise, WorkQueue};
 
 impl Broker {
     pub(super) fn publish(
@@ -144,9 +144,10 @@ impl Broker {
         if is_full {
             self.check_memory_for(&publication)?;
         }
-        if matches!(source, Source::Client { .. }) {
-            self.check_queue_for(&publication)?;
-        }
+        let _room = match source {
+            Source::Client { .. } => self.room_for(&publication)?,
+            Source::Broker => None,
+        };
         self.check_store_for(&publication, &source)?;
         let order = if publication.retain { self.order_of(&publication.topic) } else { None };
         let _order = order.map(Mutex::lock);
@@ -177,12 +178,14 @@ impl Broker {
     }
 
     /// A queue begins with its first message, and a full one takes no more. Asked before anything is kept or sent.
-    fn check_queue_for(&self, publication: &Publication) -> Result<(), Refusal> {
-        let Some(queue) = self.queue_of(&publication.topic)? else { return Ok(()) };
-        if queue.has_room_for(1, subscription::size_bytes(publication) as usize) {
-            return Ok(());
+    pub(super) fn room_for(&self, publication: &Publication) -> Result<Option<Promise>, Refusal> {
+        // One that ends in this moment is out of the table before it can be found again.
+        while let Some(queue) = self.queue_of(&publication.topic)? {
+            if let Ok(promise) = queue.promise(subscription::size_bytes(publication)) {
+                return promise.map(Some).ok_or(QUEUE_IS_FULL);
+            }
         }
-        Err(QUEUE_IS_FULL)
+        Ok(None)
     }
 
     /// While the memory of the whole broker is used up, nothing is promised that would have to wait for a client that
@@ -272,7 +275,7 @@ impl Broker {
 }
 
 /// What publishers are told.
-pub(super) const QUEUE_IS_FULL: Refusal =
+const QUEUE_IS_FULL: Refusal =
     Refusal::Overloaded("the queue is full (work_queue.max_messages, work_queue.max_bytes)");
 
 /// What a QoS 2 publish under this identifier waits for, if it is being committed.

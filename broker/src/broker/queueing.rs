@@ -177,13 +177,13 @@ impl Broker {
         if queue.stored_by().is_some_and(|ticket| durability.outcome(ticket) == Some(Ok(()))) {
             return Ok(());
         }
-        queue.is_new_to_store();
         let session = SessionKey(queue.key());
         let changes = vec![
             Change::PutSession(session, Box::new(record(queue))),
             Change::PutSubscription(session, Box::new(durable_record(subscribe))),
         ];
         queue.set_stored_by(durability.submit(changes, batch)?);
+        queue.set_stored();
         Ok(())
     }
 
@@ -277,7 +277,7 @@ impl Broker {
             let ends = |queue: &Arc<WorkQueue>| queue.end_if_over(self.rules.session_expiry_max, now);
             let ended = self.queues.remove(&name, ends, |queue| self.unroute_queue(queue));
             if let (Some(queue), Some(durability)) = (ended, &self.durability)
-                && !queue.is_new_to_store()
+                && queue.is_stored()
             {
                 durability.note(vec![Change::RemoveSession(SessionKey(queue.key()))]);
             }
@@ -288,7 +288,7 @@ impl Broker {
 
     /// What the store has to know of a queue before its first message. `None`: it knows.
     pub(super) fn introduce(queue: &WorkQueue) -> Option<Change> {
-        queue.is_new_to_store().then(|| Change::PutSession(SessionKey(queue.key()), Box::new(record(queue))))
+        (!queue.is_stored()).then(|| Change::PutSession(SessionKey(queue.key()), Box::new(record(queue))))
     }
 
     /// A queue of an earlier run.

@@ -42,6 +42,7 @@ impl Broker {
             if !changes.is_empty() && !durability.offer(changes) {
                 plan.forget_places();
             }
+            plan.note_queues();
         }
         let ticket = match plan.submit(batch) {
             Ok(ticket) => ticket,
@@ -270,9 +271,20 @@ impl<'a> Plan<'a> {
     }
 
     fn submit(&mut self, batch: &mut Batch) -> Result<Ticket, Refusal> {
-        match std::mem::take(&mut self.changes) {
-            changes if changes.is_empty() => Ok(Ticket::DONE),
-            changes => self.durability.submit(changes, batch),
+        let ticket = match std::mem::take(&mut self.changes) {
+            changes if changes.is_empty() => Ticket::DONE,
+            changes => self.durability.submit(changes, batch)?,
+        };
+        self.note_queues();
+        Ok(ticket)
+    }
+
+    /// The store has taken the messages, and before them what it has to know of their queues.
+    pub(super) fn note_queues(&self) {
+        for planned in self.planned.iter().filter(|planned| planned.place != Place::Unstored) {
+            if let Target::Queue(queue) = &planned.entry.subscription.target {
+                queue.set_stored();
+            }
         }
     }
 

@@ -7,16 +7,21 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::Publication;
 use tidegate_protocol::session::{DropReason, Published, Refusal, Settlement, Step, Tag};
 
-use super::publishing::{QUEUE_IS_FULL, Source};
+use super::publishing::Source;
 use super::storing::Plan;
 use super::{Batch, Broker, Now};
 use crate::client::Client;
 use crate::store::Changes;
-use crate::subscription;
-use crate::work_queue::WorkQueue;
+use crate::work_queue::Promise;
 
-/// Settlements of a transaction, in order.
-type Settlements = Vec<(Tag, Settlement)>;
+/// What a transaction comes to, and nobody has refused.
+struct Asked {
+    publications: Vec<Arc<Publication>>,
+    /// In order.
+    settlements: Vec<(Tag, Settlement)>,
+    /// In queues, until the messages are there.
+    rooms: Vec<Promise>,
+}
 
 impl Broker {
     /// All steps, or none of them.
@@ -27,7 +32,7 @@ impl Broker {
         now: Now,
         batch: &mut Batch,
     ) -> Result<Published, Refusal> {
-        let (publications, settlements) = self.ask(client, steps, now)?;
+        let Asked { publications, settlements, rooms: _rooms } = self.ask(client, steps, now)?;
         // Several may be held: in one order, whoever holds them.
         let retained = publications.iter().filter(|publication| publication.retain);
         let mut orders: Vec<&Mutex<()>> =
@@ -48,12 +53,7 @@ impl Broker {
     }
 
     /// Whether all of it would be taken. Changes nothing.
-    fn ask(
-        &self,
-        client: &Client,
-        steps: Vec<Step>,
-        now: Now,
-    ) -> Result<(Vec<Arc<Publication>>, Settlements), Refusal> {
+    fn ask(&self, client: &Client, steps: Vec<Step>, now: Now) -> Result<Asked, Refusal> {
         let (mut publications, mut settlements) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
@@ -69,24 +69,15 @@ impl Broker {
             }
         }
         let is_full = self.shared.is_full();
-        let mut queued: Vec<(Arc<WorkQueue>, usize, usize)> = Vec::new();
+        let mut rooms = Vec::new();
         for publication in &publications {
             if is_full {
                 self.check_memory_for(publication)?;
             }
-            if let Some(queue) = self.queue_of(&publication.topic)? {
-                let bytes = subscription::size_bytes(publication) as usize;
-                match queued.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, &queue)) {
-                    Some((_, count, sum)) => (*count, *sum) = (*count + 1, *sum + bytes),
-                    None => queued.push((queue, 1, bytes)),
-                }
-            }
+            rooms.extend(self.room_for(publication)?);
             self.check_store_for(publication, &Source::Client { received: None })?;
         }
-        if queued.iter().any(|(queue, messages, bytes)| !queue.has_room_for(*messages, *bytes)) {
-            return Err(QUEUE_IS_FULL);
-        }
-        Ok((publications, settlements))
+        Ok(Asked { publications, settlements, rooms })
     }
 
     /// Retains what is to be. Gives what was there before.
@@ -135,7 +126,10 @@ impl Broker {
         let mut changes: Changes = plans.iter_mut().flat_map(|plan| plan.take_changes()).collect();
         // What is acknowledged in a transaction is gone from the disk with what it says, or still there without it.
         let is_over = |settlement: &Settlement| {
-            !matches!(settlement, Settlement::Requeue | Settlement::Dropped(DropReason::Closed))
+            !matches!(
+                settlement,
+                Settlement::Requeue | Settlement::Returned | Settlement::Dropped(DropReason::Closed)
+            )
         };
         let over: Vec<Tag> =
             settlements.iter().filter(|(_, settlement)| is_over(settlement)).map(|(tag, _)| *tag).collect();
@@ -147,6 +141,7 @@ impl Broker {
             plans.iter().for_each(Plan::give_up);
             return Err(refusal);
         }
+        plans.iter().for_each(Plan::note_queues);
         for stored in freed {
             stored.keep(); // the store has been told
         }

@@ -125,10 +125,11 @@ impl Consumers {
         self.change(id, |slot| slot.in_hand += 1);
     }
 
-    pub(super) fn returned(&mut self, id: u64) {
+    /// It has let go of something. What its outbox did not take makes no room there.
+    pub(super) fn returned(&mut self, id: u64, is_taken: bool) {
         self.change(id, |slot| {
             slot.in_hand = slot.in_hand.saturating_sub(1);
-            slot.is_blocked = false;
+            slot.is_blocked &= !is_taken;
         });
     }
 

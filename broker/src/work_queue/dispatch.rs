@@ -98,11 +98,8 @@ impl WorkQueue {
     pub(super) fn take_back(&self, state: &mut State, now: Instant) {
         for returned in std::mem::take(&mut *self.returned.lock()) {
             state.leased = state.leased.saturating_sub(1);
-            state.consumers.returned(returned.consumer);
-            if returned.was_sent && returned.item.is_some() {
-                // Said of all before it too, which most likely were: memory may let go of it now.
-                state.known_until = state.known_until.max(returned.seq + 1);
-            }
+            let is_taken = returned.item.is_none() || returned.was_sent;
+            state.consumers.returned(returned.consumer, is_taken);
             if let Some(mut item) = returned.item
                 && !item.is_expired(now)
             {

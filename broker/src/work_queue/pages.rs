@@ -53,6 +53,9 @@ impl WorkQueue {
                 if let Some(place) = &item.place {
                     place.keep();
                 }
+                if item.is_redelivered {
+                    state.known_until = state.known_until.max(seq + 1);
+                }
             }
         }
         let next_seq = state.next_seq;
@@ -126,9 +129,10 @@ impl PageTaker for WorkQueue {
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
-                // It is tried again when somebody comes, or when something is published.
+                // It is tried again when something happens to the queue, and with the next sweep.
                 remainder.refuse();
                 error!(queue = %self.name, %error, "messages of a queue cannot be read");
+                return;
             }
         }
         self.note(state);

@@ -165,6 +165,9 @@ pub(crate) struct Faulty<S> {
     pub(crate) store: S,
     failures: AtomicUsize,
     commits: AtomicUsize,
+    loads: AtomicUsize,
+    /// Nothing can be read.
+    pub(crate) is_unreadable: AtomicBool,
     /// The next commit is a fault of the program.
     pub(crate) panics: AtomicBool,
     /// Whoever holds it holds the commits up.
@@ -179,6 +182,8 @@ impl<S: Store> Faulty<S> {
             store,
             failures: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
+            is_unreadable: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             gate: Mutex::default(),
             foreign_bytes: AtomicU64::new(0),
@@ -188,6 +193,12 @@ impl<S: Store> Faulty<S> {
     /// Attempts, those that failed included.
     pub(crate) fn commits(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
+    }
+
+    /// Pages asked for.
+    #[allow(dead_code, reason = "each test program uses another part of this")]
+    pub(crate) fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn fail(&self, times: usize) {
@@ -210,6 +221,11 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     fn load_queue(&self, session: SessionKey, from_seq: u64, limits: PageLimits) -> Result<Page, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        if self.is_unreadable.load(Ordering::SeqCst) {
+            let kind = std::io::ErrorKind::Other;
+            return Err(StoreError::Io { kind, reason: "injected".to_owned() });
+        }
         self.store.load_queue(session, from_seq, limits)
     }
 

@@ -51,6 +51,8 @@ pub enum Settlement {
     Accepted,
     /// The client does not want it; another may.
     Requeue,
+    /// Its subscription has ended before the client said anything of it; another may get it.
+    Returned,
     /// It was not delivered and is not to be.
     Dropped(DropReason),
 }

@@ -40,7 +40,7 @@ impl MqttSession {
             // [MQTT-4.3.2-1], [MQTT-4.3.3-1]
             _ => match self.in_flight.id_for(delivery.packet_id) {
                 Some(packet_id) => packet_id,
-                None => return self.settle(delivery.tag, Settlement::Requeue),
+                None => return self.settle(delivery.tag, Settlement::Returned),
             },
         };
         let stamped = if qos > QoS::AtMostOnce { self.stamped(delivery, qos, packet_id) } else { None };

@@ -384,7 +384,7 @@ impl Successor {
     const fn inherits(self) -> Settlement {
         match self {
             Self::Nobody => Settlement::Dropped(DropReason::Closed),
-            Self::Later | Self::Other => Settlement::Requeue,
+            Self::Later | Self::Other => Settlement::Returned,
         }
     }
 }
