@@ -6,6 +6,7 @@ What they ask of a broker is what the test suites of stompjs and stomp.py ask of
 import os
 import time
 
+from relay import Relay
 from stomp_cases import SINCE_1_1, each, expect_bodies, heard, nothing_but
 from stomp_libraries import Refused
 from world import expect
@@ -131,6 +132,21 @@ def _(using):
     expect_bodies(client, [b"still here"])
 
 
+@each("a client that promised heart-beats and falls silent gets ERROR after twice the interval", versions=SINCE_1_1)
+def _(using):
+    using.world.with_broker('[stomp]\nheart_beat = ["1s", "1s"]\n')
+    relay = using.world.keep(Relay(using.world.port))
+    client = using.open(via=relay, heartbeat=(1000, 1000))
+    client.beats.get(timeout=15)
+    start = time.monotonic()
+    relay.be_deaf()
+    headers, _body = client.wait_error()
+    took = time.monotonic() - start
+    assert "heart-beat" in headers["message"], headers
+    assert 0.9 <= took <= 6, f"the broker was patient for {took:.1f} s"
+    client.wait_closed()
+
+
 # ---- receipts -----------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +212,18 @@ def _(using):
     client.unsubscribe(second)
     sender.send(using.topic, b"to nobody")
     client.subscribe(f"{using.topic}/other")
+    nothing_but(client, b"next", lambda body: sender.send(f"{using.topic}/other", body))
+
+
+@each("a subscription without an id goes by its destination", versions=("1.0",), libraries=["stomp.py"])
+def _(using):
+    client, sender = using.open(), using.open()
+    client.subscribe_without_id(using.topic)
+    sender.send(using.topic, b"x")
+    assert "subscription" not in expect_bodies(client, [b"x"])[0].info["headers"], "a subscription that nobody named"
+    client.unsubscribe_destination(using.topic)
+    sender.send(using.topic, b"to nobody")
+    client.subscribe_without_id(f"{using.topic}/other")
     nothing_but(client, b"next", lambda body: sender.send(f"{using.topic}/other", body))
 
 
@@ -271,6 +299,7 @@ def _(using):
         client.send(using.topic, body.encode(), {"content-type": kind}, text=True)
         message = expect_bodies(client, [body.encode()])[0]
         expect(message.info["headers"]["content-type"], kind)
+        expect(message.info.get("binary", False), False, "whether it came in a binary WebSocket message")
         expect(int(message.info["headers"]["content-length"]), len(body.encode()), "content-length")
 
 
@@ -301,6 +330,49 @@ def _(using):
     expect_bodies(client, [TEXT.encode()])
 
 
+@each("with stomp.frames = binary everything comes in binary WebSocket messages, and is the same")
+def _(using):
+    using.world.with_broker('[stomp]\nframes = "binary"\n')
+    client = using.open()
+    client.subscribe(using.topic)
+    client.send(using.topic, TEXT.encode(), text=True)
+    # stomp.py does not show of what kind a WebSocket message was.
+    expect(expect_bodies(client, [TEXT.encode()])[0].info.get("binary", True), True, "whether it was binary")
+
+
+def _send_frame(using, name, end="\n"):
+    lines = ["SEND", f"destination:{using.topic}", f"receipt:{name}", "", f"body of {name}\0"]
+    return end.join(lines)
+
+
+@each("frames that share a WebSocket message, with line feeds between them, are each read")
+def _(using):
+    client = using.open()
+    client.subscribe(using.topic)
+    client.raw("\n" + _send_frame(using, "a") + _send_frame(using, "b") + "\n\n" + _send_frame(using, "c") + "\n")
+    expect_bodies(client, [b"body of a", b"body of b", b"body of c"])
+    for name in "abc":
+        client.wait_receipt(name)
+
+
+@each("a frame in WebSocket messages of one character each is read")
+def _(using):
+    client = using.open()
+    client.subscribe(using.topic)
+    for character in _send_frame(using, "split"):
+        client.raw(character)
+    expect_bodies(client, [b"body of split"])
+
+
+@each("lines may end in CR LF", versions=("1.2",))
+def _(using):
+    client = using.open()
+    client.subscribe(using.topic)
+    client.raw(_send_frame(using, "a", "\r\n") + "\r\n" + _send_frame(using, "b", "\r\n"))
+    expect_bodies(client, [b"body of a", b"body of b"])
+    client.wait_receipt("b")
+
+
 @each("without content-length a body ends at NUL", needs=["skip content-length"])
 def _(using):
     client = using.open()
@@ -315,8 +387,10 @@ def _(using):
     client.subscribe(using.topic)
     for body in (b"\0", b"a\0b\0", BINARY, os.urandom(LARGE)):
         client.send(using.topic, body, {"content-type": "application/octet-stream"})
-        came = client.receive().payload
-        assert came == body, f"{len(body)} bytes came as {len(came)} others"
+        message = client.receive()
+        assert message.payload == body, f"{len(body)} bytes came as {len(message.payload)} others"
+    # The last of them is no UTF-8, which a text message must be.
+    expect(message.info.get("binary", True), True, "whether it came in a binary WebSocket message")
 
 
 # ---- headers ------------------------------------------------------------------------------------------------------

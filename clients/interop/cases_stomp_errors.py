@@ -171,3 +171,33 @@ def _(using):
 def _(using):
     headers = {f"h{number}": "x" for number in range(200)}
     _is_told(using, lambda it: it.begin_send(using.topic, b"x", headers), None, "100")
+
+
+@each("more transactions or actions than the limits get ERROR that names the limit, and the close")
+def _(using):
+    using.world.with_broker("[stomp]\nmax_transactions = 3\nmax_transaction_actions = 5\n")
+
+    def begin(client):
+        for number in range(4):
+            client.begin(f"t{number}")
+
+    def fill(client):
+        client.begin("t")
+        for number in range(6):
+            client.begin_send(using.topic, b"x", {"transaction": "t", "receipt": f"r-{number}"})
+
+    _is_told(using, begin, None, "max_transactions = 3")
+    _is_told(using, fill, "r-5", "max_transaction_actions = 5")
+
+
+@each("after ERROR nothing that was sent behind it counts")
+def _(using):
+    listener, client = using.open(), using.open()
+    listener.subscribe(using.topic)
+    frame = "SEND\ndestination:{}\n\n{}\0"
+    client.raw(frame.format(using.topic, "before") + frame.format("/exchange/x", "bad") + frame.format(using.topic, "behind"))
+    client.wait_error()
+    client.wait_closed()
+    expect_bodies(listener, [b"before"])
+    listener.send(using.topic, b"next")
+    expect_bodies(listener, [b"next"])

@@ -129,7 +129,7 @@ def _(using):
     client, _ = _durable(using, "durable:true", ack="client")
     client.kill()
     client.wait_closed()
-    mqtt = MQTT["mqtt.js", 3 + 1](using.world.broker, using.world, using.world.new_name())
+    mqtt = MQTT["mqtt.js", 4](using.world.broker, using.world, using.world.new_name())
     mqtt.publish(using.topic.removeprefix("/topic/"), b"meanwhile", 1)
     client, _ = _durable(using, "durable:true", ack="client")
     client.ack(expect_bodies(client, [b"meanwhile"])[0])
@@ -146,12 +146,13 @@ def _(using):
     client.subscribe(f"/topic/{dotted}.4.#")
     for name in ("3.temp", "4.a.b", "3.hum", "5%2E1.temp"):
         client.send(f"/topic/{dotted}.{name}", name.encode())
-    expect([message.topic for message in heard(client, 3)], [f"/topic/{dotted}.{name}" for name in ("3.temp", "4.a.b", "5%2E1.temp")])
+    wanted = [f"/topic/{dotted}.{name}" for name in ("3.temp", "4.a.b", "5%2E1.temp")]
+    expect([message.topic for message in heard(client, 3)], wanted)
     names = [mqtt.receive().topic for _ in range(4)]
     expect(names, [f"{dotted.replace('.', '/')}/{name}" for name in ("3/temp", "4/a/b", "3/hum", "5.1/temp")])
 
 
-@each("with unknown_prefix = topic a destination of any prefix is a topic, and without it an ERROR")
+@each("with unknown_prefix = topic a destination of any prefix is a topic")
 def _(using):
     using.world.with_broker('[stomp]\nunknown_prefix = "topic"\n')
     client = using.open()

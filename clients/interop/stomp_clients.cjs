@@ -9,13 +9,21 @@ const WebSocket = require('ws');
 const headersOf = (frame) => ({ ...frame.headers });
 const tokenOf = (version) => `v${version.replace('.', '')}.stomp`;
 
+// A socket that remembers of what kind the last message was.
+function open(url, tokens) {
+  const socket = new WebSocket(url, tokens);
+  socket.on('message', (_data, binary) => { socket.wasBinary = binary; });
+  return socket;
+}
+
 // What both do with a message: keep it for ACK and NACK, and say it.
-function listener(name, say, messages, bytesOf) {
+function listener(name, say, messages, bytesOf, socketOf) {
   return (message) => {
     const number = messages.push(message) - 1;
     say({
       client: name, event: 'message', topic: message.headers.destination,
-      payload: Buffer.from(bytesOf(message)).toString('base64'), info: { headers: headersOf(message), number },
+      payload: Buffer.from(bytesOf(message)).toString('base64'),
+      info: { headers: headersOf(message), number, binary: socketOf().wasBinary },
     });
   };
 }
@@ -39,14 +47,14 @@ function methodsOf(client, messages, onMessage, send) {
 const refusal = (frame) => ({ opened: { refused: { headers: headersOf(frame), body: frame.body } } });
 
 const kinds = (say) => ({
-  stompjs(name, { url, versions, tokens, headers = {}, heartbeat = [0, 0], more = {} }) {
+  stompjs(name, { url, versions, tokens = versions.map(tokenOf), headers = {}, heartbeat = [0, 0], more = {} }) {
     return new Promise((resolve, reject) => {
       const messages = [];
       const client = new Client({
-        brokerURL: url, stompVersions: new Versions(versions), connectHeaders: headers, reconnectDelay: 0,
+        stompVersions: new Versions(versions), connectHeaders: headers, reconnectDelay: 0,
         disconnectHeaders: { receipt: 'goodbye' },
         heartbeatOutgoing: heartbeat[0], heartbeatIncoming: heartbeat[1], ...more,
-        webSocketFactory: tokens && (() => new WebSocket(url, tokens)),
+        webSocketFactory: () => open(url, tokens),
         onStompError: (frame) => {
           say({ client: name, event: 'error', headers: headersOf(frame), body: frame.body });
           resolve(refusal(frame));
@@ -58,7 +66,7 @@ const kinds = (say) => ({
         onWebSocketClose: (event) => say({ client: name, event: 'closed', info: { code: event.code } }),
         onWebSocketError: (event) => reject(new Error(event.message)),
       });
-      const onMessage = listener(name, say, messages, (message) => message.binaryBody);
+      const onMessage = listener(name, say, messages, (message) => message.binaryBody, () => client.webSocket);
       client.onUnhandledMessage = onMessage;
       const send = async (destination, payload, headers, { text = false, skipLength = false } = {}) => {
         const bytes = Buffer.from(payload, 'base64');
@@ -79,10 +87,10 @@ const kinds = (say) => ({
   webstomp(name, { url, versions, tokens = versions.map(tokenOf), headers = {}, heartbeat = [0, 0], more = {} }) {
     return new Promise((resolve, reject) => {
       const messages = [];
-      const socket = new WebSocket(url, tokens);
+      const socket = open(url, tokens);
       const [outgoing, incoming] = heartbeat;
       const client = webstomp.over(socket, { heartbeat: { outgoing, incoming }, debug: false, ...more });
-      const onMessage = listener(name, say, messages, (message) => message.body);
+      const onMessage = listener(name, say, messages, (message) => message.body, () => socket);
       client.onreceive = onMessage;
       client.onreceipt = (frame) => say({ client: name, event: 'receipt', headers: headersOf(frame) });
       // It tells of heart-beats nowhere else.

@@ -236,6 +236,17 @@ class PyStomper(Stomper, stomp.ConnectionListener):
     def begin_send(self, destination, body, headers, text=False):
         self._it.send(destination, body.decode() if text else body, headers=headers)
 
+    def subscribe_without_id(self, destination):
+        """As STOMP 1.0 allows it."""
+        name = self.new_receipt()
+        self._it.subscribe(destination, headers={"receipt": name})
+        self.wait_receipt(name)
+
+    def unsubscribe_destination(self, destination):
+        name = self.new_receipt()
+        self._it.unsubscribe(destination=destination, headers={"receipt": name})
+        self.wait_receipt(name)
+
     def begin_subscribe(self, destination, headers):
         more = {name: value for name, value in headers.items() if name not in ("id", "ack")}
         self._it.subscribe(destination, id=headers["id"], ack=headers["ack"], headers=more)
@@ -288,8 +299,10 @@ def can(library, version, what):
     return what not in CANNOT[library] | CANNOT_IN.get((library, version), set())
 
 
-def open_library(library, version, world, **options):
+def open_library(library, version, world, via=None, **options):
+    """`via` is a relay to the broker."""
+    to = via or world.broker
     if library == "stomp.py":
-        return PyStomper(world.broker, version, **options)
+        return PyStomper(to, version, **options)
     kind = {"stompjs": "stompjs", "webstomp-client": "webstomp"}[library]
-    return JsStomper(world.agent, kind, world.broker, version, **options)
+    return JsStomper(world.agent, kind, to, version, **options)
