@@ -29,10 +29,20 @@ async fn consumer(broker: &Broker, receive_maximum: u16) -> Mqtt {
     client
 }
 
+/// Publishes these, a hundred at a time before their acknowledgements.
 async fn send(broker: &Broker, payloads: impl IntoIterator<Item = String>) {
     let mut publisher = Mqtt::connected(broker, Version::V5).await;
-    for payload in payloads {
-        assert_eq!(publisher.publish_acked(JOBS, payload).await, ReasonCode::SUCCESS);
+    let payloads: Vec<String> = payloads.into_iter().collect();
+    for payloads in payloads.chunks(100) {
+        for (payload, packet_id) in payloads.iter().zip(1..) {
+            publisher.publish(mqtt::publish_acked(JOBS, payload.clone(), packet_id)).await;
+        }
+        for _ in payloads {
+            match publisher.packet().await {
+                Packet::PubAck(ack) => assert_eq!(ack.reason, ReasonCode::SUCCESS),
+                other => panic!("PUBACK was expected, not {other:?}"),
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::topic::{Topic, TopicFilter};
 /// All of them, by number.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    by_id: BTreeMap<SubscriptionId, Subscription>,
+    by_id: BTreeMap<SubscriptionId, Box<Subscription>>,
     /// Those that have ended and whose end the broker has not confirmed, if others may get what was on its way.
     ending: Vec<(SubscriptionId, Successor)>,
     /// Numbers are not used twice, so that an ACK that is late cannot mean another subscription.
@@ -138,7 +138,7 @@ impl Subscriptions {
         self.next = self.next.wrapping_add(1);
         let subscription = Subscription::new(&wanted, terms.version);
         let subscribe = wanted.into_subscribe(id, &subscription.constant, terms);
-        self.by_id.insert(id, subscription);
+        self.by_id.insert(id, Box::new(subscription));
         Ok(subscribe)
     }
 
