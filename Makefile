@@ -31,7 +31,7 @@ lint: ## Format and clippy
 
 suite: ## The tests of the workspace, those over sockets with stores again
 	cargo test --workspace
-	TIDEGATE_TEST_STORE=1 cargo test -p tidegate --test behaviour --test cross_protocol --test mqtt_statements --test sessions --test takeover
+	TIDEGATE_TEST_STORE=1 cargo test -p tidegate --test behaviour --test cross_protocol --test mqtt_statements --test sessions --test stomp --test takeover --test work_queue
 
 doc: ## The documentation, without warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace

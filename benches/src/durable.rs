@@ -24,7 +24,7 @@ const DELIVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// `n` publishers at QoS 1, each to a durable session of its own, and fjall alone with batches of the same size.
 pub fn group_commit(setting: &Setting, n: usize) -> io::Result<Vec<Row>> {
-    let mut rig = Rig::stored(setting, &Payload::text(PAYLOAD_BYTES), Storage::Disk)?;
+    let mut rig = Rig::stored(setting, Protocol::Mqtt, &Payload::text(PAYLOAD_BYTES), Storage::Disk)?;
     rig.qos = QoS::AtLeastOnce;
     let first = rig.swarm.open((0..n).map(|n| durable(n, vec![topic(n)])).collect())?;
     let publishers = rig.publishers(&(0..n).map(topic).collect::<Vec<_>>())?;
@@ -125,7 +125,7 @@ const REFERENCE_BYTES: usize = 32;
 /// QoS 0, 1→`n`, 64 B, at saturation, with a store and without one, taking turns.
 pub fn fanout_beside_a_store(setting: &Setting, n: usize) -> io::Result<Vec<Row>> {
     let rig = |storage| {
-        let mut rig = Rig::stored(setting, &Payload::text(64), storage)?;
+        let mut rig = Rig::stored(setting, Protocol::Mqtt, &Payload::text(64), storage)?;
         rig.join_fanout(n, false)?;
         io::Result::Ok((storage, rig))
     };
@@ -142,7 +142,7 @@ pub fn fanout_beside_a_store(setting: &Setting, n: usize) -> io::Result<Vec<Row>
 }
 
 /// Windows of each.
-const TURNS: usize = 4;
+const TURNS: usize = 5;
 
 /// The scenario's name in tables.
 pub(crate) fn fanout_name(n: usize, storage: Storage) -> String {
@@ -153,7 +153,7 @@ pub(crate) fn fanout_name(n: usize, storage: Storage) -> String {
 /// Sessions that are away with so many messages each, 1 KiB at QoS 1; the broker is killed and starts again.
 pub fn restart(setting: &Setting, queued_each: usize) -> io::Result<Vec<Row>> {
     let n = setting.idle_connections;
-    let mut rig = Rig::stored(setting, &Payload::text(PAYLOAD_BYTES), Storage::Disk)?;
+    let mut rig = Rig::stored(setting, Protocol::Mqtt, &Payload::text(PAYLOAD_BYTES), Storage::Disk)?;
     rig.qos = QoS::AtLeastOnce;
     let first = rig.swarm.open((0..n).map(|n| durable(n, vec![topic(n)])).collect())?;
     (first..first + n).try_for_each(|connection| rig.swarm.hang_up(connection))?;

@@ -9,6 +9,7 @@ use crate::acknowledged::{FIXED, SATURATION, acked_name, fairness_name};
 use crate::child::Storage;
 use crate::drive::Window;
 use crate::durable::{fanout_name, group_commit_name, restart_name};
+use crate::queue::{self, queue_name};
 use crate::stored::{retained_name, sessions_name};
 
 /// One measurement of one subject.
@@ -215,6 +216,7 @@ pub fn goals(medians: &[Row]) -> Vec<Goal> {
     goal(format!("{wildcards}: CPU ÷ mosquitto's"), cpu, Bound::AtMost(1.0 / 3.0));
     goals.extend(mqtt_goals(medians));
     goals.extend(stored_goals(medians));
+    goals.extend(queue_goals(medians));
     goals
 }
 
@@ -280,6 +282,25 @@ fn stored_goals(medians: &[Row]) -> Vec<Goal> {
     }
     let measured = goals.into_iter().filter(|(_, value, _)| value.is_some());
     measured.map(|(text, value, bound)| Goal { text, value, bound }).collect()
+}
+
+/// What a queue promises, stored or not.
+fn queue_goals(medians: &[Row]) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for row in medians.iter().filter(|row| row.subject == "tidegate/stomp") {
+        for storage in [Storage::Memory, Storage::Disk] {
+            let is = |what| row.scenario == queue_name(storage, what);
+            if is(queue::SATURATION) || is(queue::FIXED) {
+                let text = format!("{}: spread over the consumers", row.scenario);
+                goals.push(Goal { text, value: row.figure("spread"), bound: Bound::AtMost(0.1) });
+            }
+            if is(queue::DYING) {
+                let text = format!("{}: lost", row.scenario);
+                goals.push(Goal { text, value: row.figure("lost"), bound: Bound::AtMost(0.0) });
+            }
+        }
+    }
+    goals
 }
 
 /// The goals as lines.

@@ -108,10 +108,15 @@ impl Rig {
         Self::with_broker(broker, subject, payload)
     }
 
-    /// Tidegate with MQTT, in a folder on the disk that is measured.
-    pub(crate) fn stored(setting: &Setting, payload: &Payload, storage: Storage) -> io::Result<Self> {
+    /// Tidegate, in a folder on the disk that is measured.
+    pub(crate) fn stored(
+        setting: &Setting,
+        protocol: Protocol,
+        payload: &Payload,
+        storage: Storage,
+    ) -> io::Result<Self> {
         let broker = Broker::start_in(&setting.directory, &setting.tidegate, storage)?;
-        Self::with_broker(broker, Subject { program: Program::Tidegate, protocol: Protocol::Mqtt }, payload)
+        Self::with_broker(broker, Subject { program: Program::Tidegate, protocol }, payload)
     }
 
     fn with_broker(broker: Broker, subject: Subject, payload: &Payload) -> io::Result<Self> {

@@ -41,6 +41,17 @@ pub struct Swarm {
     pub deflated: u64,
     /// Connections whose publications were acknowledged in the last turn.
     acknowledged: Vec<usize>,
+    /// The stamps of the sampled connections, once they are kept.
+    pub kept_stamps: Option<KeptStamps>,
+}
+
+/// Stamps that tell one message from another.
+#[derive(Debug, Default)]
+pub struct KeptStamps {
+    /// Of deliveries that were acknowledged, if they were to be.
+    pub settled: Vec<u64>,
+    /// Of deliveries to connections that were muted.
+    pub unsettled: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -59,6 +70,8 @@ struct Connection {
     session_present: bool,
     /// Not read any more.
     stalled: bool,
+    /// Acknowledges nothing any more.
+    muted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +99,7 @@ impl Swarm {
             deliveries: 0,
             deflated: 0,
             acknowledged: Vec::new(),
+            kept_stamps: None,
         })
     }
 
@@ -200,6 +214,11 @@ impl Swarm {
         }
     }
 
+    /// From here on this connection hears deliveries but acknowledges none.
+    pub fn mute(&mut self, index: usize) {
+        self.connections.get_mut(index).into_iter().for_each(|connection| connection.muted = true);
+    }
+
     /// Ends a connection without a word, as a client whose process was killed.
     pub fn hang_up(&mut self, index: usize) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
@@ -242,9 +261,9 @@ impl Swarm {
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         self.connections.push(Connection {
             stream,
-            role,
             state: State::Connecting,
-            ear: Ear::default(),
+            ear: Ear::of(&role),
+            role,
             carry: Vec::new(),
             out: Vec::new(),
             out_at: 0,
@@ -253,6 +272,7 @@ impl Swarm {
             acknowledged: 0,
             session_present: false,
             stalled: false,
+            muted: false,
         });
         Ok(())
     }
@@ -295,7 +315,14 @@ impl Swarm {
             let mut heard = Heard::default();
             let now_ns = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let latencies = &mut self.latencies;
-            let mut on_stamp = |ns: u64| latencies.record(now_ns.saturating_sub(ns));
+            let mut kept = self.kept_stamps.as_mut().map(|kept| match connection.muted {
+                true => &mut kept.unsettled,
+                false => &mut kept.settled,
+            });
+            let mut on_stamp = |ns: u64| {
+                latencies.record(now_ns.saturating_sub(ns));
+                kept.iter_mut().for_each(|kept| kept.push(ns));
+            };
             let sampled = index.is_multiple_of(self.sample_every);
             let on_stamp: Option<&mut dyn FnMut(u64)> = if sampled { Some(&mut on_stamp) } else { None };
             let bytes = self.buffer.get(..carried + count).unwrap_or_default();
@@ -351,7 +378,9 @@ impl Connection {
             self.state = if missing == 0 { State::Ready } else { State::Opening(missing) };
         }
         (0..heard.pings).for_each(|_| self.out.extend_from_slice(&PONG));
-        self.ear.append_acks(&mut self.out);
+        if !self.muted {
+            self.ear.append_acks(self.role.protocol, &mut self.out);
+        }
         self.flush()
     }
 

@@ -1,10 +1,12 @@
 //! What a client says, encoded once, and how it counts what it hears without copying it.
-//! Trusts the broker's bytes no further than to stay in bounds. RFC 6455, STOMP 1.2; MQTT's packets are in `mqtt`.
+//! Trusts the broker's bytes no further than to stay in bounds. RFC 6455; MQTT's packets are in `mqtt`,
+//! STOMP's frames in `stomp`.
 
 use flate2::{Decompress, FlushDecompress};
 use tidegate_protocol::publication::QoS;
 
 use crate::mqtt::{self, Retain};
+use crate::stomp;
 
 /// Which protocol a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +15,7 @@ pub enum Protocol {
     Raw,
     /// MQTT 3.1.1, or 5 for a session that outlives its connection.
     Mqtt,
-    /// STOMP 1.2, `ack:auto`.
+    /// STOMP 1.2.
     Stomp,
 }
 
@@ -40,7 +42,7 @@ pub struct Role {
     pub publishes_to: Option<String>,
     /// Whether it offers permessage-deflate.
     pub deflate: bool,
-    /// For MQTT: at which QoS it subscribes.
+    /// At which QoS it subscribes. For STOMP, 1 is `ack:client-individual`.
     pub qos: QoS,
     /// For MQTT: its client id, if it is not to be made up.
     pub client_id: Option<String>,
@@ -90,12 +92,9 @@ impl Role {
                 (bytes, 2)
             }
             Protocol::Stomp => {
-                let connect = "CONNECT\naccept-version:1.2\nhost:localhost\nheart-beat:0,0\n\n\0";
-                frame(&mut bytes, TEXT, connect.as_bytes());
+                frame(&mut bytes, TEXT, stomp::CONNECT);
                 for (id, filter) in self.filters.iter().enumerate() {
-                    let subscribe =
-                        format!("SUBSCRIBE\nid:{id}\ndestination:/topic/{filter}\nreceipt:r{id}\n\n\0");
-                    frame(&mut bytes, TEXT, subscribe.as_bytes());
+                    frame(&mut bytes, TEXT, &stomp::subscribe(id, filter, self.qos));
                 }
                 (bytes, 1 + self.filters.len())
             }
@@ -132,14 +131,14 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// Encodes a publication of `payload`, whose stamp begins at `stamp_in_payload`. Only MQTT has a QoS.
+    /// Encodes a publication of `payload`, whose stamp begins at `stamp_in_payload`. For STOMP, QoS 1 is a RECEIPT.
     #[must_use]
     pub fn new(protocol: Protocol, topic: &str, payload: &[u8], stamp_in_payload: usize, qos: QoS) -> Self {
         let (opcode, message, after) = match protocol {
             // The payload is text, and goes as text: that is what a dashboard's publisher sends.
             Protocol::Raw => (TEXT, payload.to_vec(), 0),
             Protocol::Mqtt => (BINARY, mqtt::publish(topic, payload, qos, Retain::No), 0),
-            Protocol::Stomp => (TEXT, stomp_send(topic, payload), 1),
+            Protocol::Stomp => (TEXT, stomp::send(topic, payload, qos), 1),
         };
         let is_acked = protocol == Protocol::Mqtt && qos != QoS::AtMostOnce;
         let payload_from_end = after + payload.len();
@@ -203,7 +202,7 @@ pub struct Heard {
     pub deliveries: u64,
     /// Those among them that were sent because the subscription is new.
     pub retained: u64,
-    /// PUBACK.
+    /// PUBACK, RECEIPT.
     pub pubacks: u64,
     /// A CONNACK said that the session was kept.
     pub session_present: bool,
@@ -222,11 +221,19 @@ pub struct Heard {
 pub struct Ear {
     split_packet: Vec<u8>,
     inflater: Option<Box<Decompress>>,
-    /// PUBACKs that are owed, one behind the other.
+    /// PUBACK or ACK that are owed, one behind the other.
     acks: Vec<u8>,
+    /// For STOMP: that deliveries are to be acknowledged. Otherwise their headers need not be read.
+    owes_acks: bool,
 }
 
 impl Ear {
+    /// The ear of a client in this role.
+    #[must_use]
+    pub fn of(role: &Role) -> Self {
+        Self { owes_acks: role.qos != QoS::AtMostOnce, ..Self::default() }
+    }
+
     /// Scans whole frames; answers with the number of bytes used up. `on_stamp` is called with each delivery's stamp.
     pub fn scan(
         &mut self,
@@ -275,10 +282,18 @@ impl Ear {
             Protocol::Stomp => match payload.first() {
                 Some(b'M') => {
                     heard.deliveries += 1;
+                    if self.owes_acks {
+                        stomp::acknowledge(payload, &mut self.acks);
+                    }
                     let body = trailing_nul_off(protocol, payload);
                     on_stamp.into_iter().for_each(|on_stamp| read_stamp(body, stamp, on_stamp));
                 }
-                Some(b'C' | b'R') => heard.answers += 1,
+                Some(b'C') => heard.answers += 1,
+                // Of a subscription that opens, or of a publication.
+                Some(b'R') => {
+                    heard.answers += 1;
+                    heard.pubacks += 1;
+                }
                 Some(b'E') => heard.closed = true,
                 _ => {}
             },
@@ -295,11 +310,11 @@ impl Ear {
         }
     }
 
-    /// Appends all acknowledgements that are owed as one frame: MQTT packets need not begin with a message
-    /// [MQTT-6.0.0-2], and a frame for each would cost the generator as much as the broker.
-    pub fn append_acks(&mut self, out: &mut Vec<u8>) {
+    /// Appends all acknowledgements that are owed as one frame: neither MQTT packets [MQTT-6.0.0-2] nor STOMP frames need
+    /// begin with a message, and a WebSocket frame for each would cost the generator as much as the broker.
+    pub fn append_acks(&mut self, protocol: Protocol, out: &mut Vec<u8>) {
         if !self.acks.is_empty() {
-            frame(out, BINARY, &self.acks);
+            frame(out, if protocol == Protocol::Stomp { TEXT } else { BINARY }, &self.acks);
             self.acks.clear();
         }
     }
@@ -372,14 +387,6 @@ pub(crate) fn read_stamp(payload: &[u8], stamp: StampFromEnd, on_stamp: &mut dyn
 
 fn trailing_nul_off(protocol: Protocol, message: &[u8]) -> &[u8] {
     if protocol == Protocol::Stomp { message.strip_suffix(b"\0").unwrap_or(message) } else { message }
-}
-
-fn stomp_send(topic: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "SEND\ndestination:/topic/{topic}\ncontent-type:text/plain\ncontent-length:{}\n\n",
-        payload.len()
-    );
-    [head.as_bytes(), payload, b"\0"].concat()
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -465,10 +472,10 @@ mod tests {
         let bytes = served(BINARY, &packet).repeat(3);
         ear.scan(Protocol::Mqtt, &bytes, StampFromEnd(16), &mut Heard::default(), None);
         let mut out = Vec::new();
-        ear.append_acks(&mut out);
+        ear.append_acks(Protocol::Mqtt, &mut out);
         assert_eq!(unmasked(&out), [0x40, 2, 0, 0].repeat(3));
         out.clear();
-        ear.append_acks(&mut out);
+        ear.append_acks(Protocol::Mqtt, &mut out);
         assert!(out.is_empty());
     }
 }

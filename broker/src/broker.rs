@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   connecting    who is it, and which session does it take up
-//!   subscribing   into the tables and out of them; retained messages for new subscriptions
+//!   subscribing   into the tables and out of them
+//!   pulling       retained messages for new subscriptions
 //!   publishing    retained, match, push; groups; everything that is pushed goes through here
 //!   queueing      queues: who consumes them, and what is kept for durable subscriptions
 //!   storing       the same for what the store has to know of
@@ -16,6 +17,7 @@
 mod connecting;
 mod leaving;
 mod publishing;
+mod pulling;
 mod queueing;
 mod remembering;
 mod restoring;
@@ -109,6 +111,31 @@ pub struct Batch {
     pub slow: Vec<Arc<Outbox>>,
     /// What has been answered may be said when this is done.
     pub after: Option<Ticket>,
+    /// Subscriptions that have been granted and are being stored, each by its own commit.
+    pub entered: Vec<Entered>,
+}
+
+/// A subscription that is being stored.
+#[derive(Debug)]
+pub struct Entered {
+    /// Its place in the answer.
+    pub index: usize,
+    /// Its commit.
+    pub ticket: Ticket,
+    /// As it is in the tables.
+    pub(crate) subscription: Subscription,
+    /// What the session had before.
+    pub(crate) before: Before,
+}
+
+/// What a session had under the name of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nothing,
+    /// With other options.
+    Another,
+    /// The very same, and the store has that.
+    Same,
 }
 
 /// Now, by both clocks.
@@ -223,9 +250,9 @@ impl Broker {
         match request {
             Request::Connect(_) | Request::Authenticate(_) => None,
             Request::Subscribe(subscribes) => {
-                let results =
-                    subscribes.into_iter().map(|one| self.subscribe(client, one, now, batch)).collect();
-                Some(Reply::Subscribed(results))
+                let subscribes = subscribes.into_iter().enumerate();
+                let results = subscribes.map(|(index, one)| self.subscribe(client, one, index, now, batch));
+                Some(Reply::Subscribed(results.collect()))
             }
             Request::Unsubscribe(names) => {
                 let results = names.iter().map(|name| self.unsubscribe(client, name, now, batch)).collect();
@@ -273,9 +300,13 @@ impl Broker {
                     && let Some(((durability, session), seq)) = self.stored_session(client).zip(stored.seq())
                 {
                     let received = Change::Receive(SessionKey(session), seq, packet_id);
-                    if let Err(refusal) = durability.submit(vec![received], batch) {
-                        return Some(Reply::Refused(refusal));
-                    }
+                    let after = match durability.submit(vec![received], batch) {
+                        Ok(after) => after,
+                        Err(refusal) => return Some(Reply::Refused(refusal)),
+                    };
+                    client.with(|holdings| {
+                        holdings.change_if_any(|unfinished| unfinished.in_flight.note_received(tag, after))
+                    });
                 }
                 Some(Reply::Received { tag })
             }
@@ -295,6 +326,17 @@ impl Broker {
         }
     }
 
+    /// A granted subscription was not stored after all. One that took the place of another stays, and after a restart the
+    /// other is there; nothing else would have been promised before.
+    pub(crate) fn withdraw(&self, client: &mut Client, entered: &Entered, now: Now, batch: &mut Batch) {
+        if entered.before == Before::Nothing {
+            self.remove_subscription(client, now, batch, |holdings| {
+                let known = holdings.subscriptions().iter();
+                known.into_iter().find(|known| known.is_same(&entered.subscription)).cloned()
+            });
+        }
+    }
+
     /// The store, and the number of the client's session in it, if both are there.
     fn stored_session(&self, client: &Client) -> Option<(&Arc<Durability>, u64)> {
         let mailbox = client.mailbox.as_ref()?;
@@ -306,6 +348,25 @@ impl Broker {
     pub(crate) fn assign(&self, client: &mut Client, tag: Tag, packet_id: u16) {
         let assign = |unfinished: &mut Unfinished| unfinished.in_flight.assign(tag, packet_id);
         client.is_replaced |= client.with(|holdings| holdings.change_if_any(assign)).is_none();
+    }
+
+    /// What its consumer says of a message of a queue. It is back in the queue, or gone, when the delivery is let go of.
+    fn settle_lease(&self, lease: &Lease, settlement: Settlement, is_alive: bool) {
+        match settlement {
+            Settlement::Accepted => lease.settle(),
+            // The subscription or the connection has ended: another gets it, and nobody has refused it.
+            Settlement::Returned | Settlement::Dropped(DropReason::Closed) => {}
+            Settlement::Requeue if !is_alive => {}
+            Settlement::Dropped(reason) => {
+                lease.settle();
+                self.metrics.dropped(reason, 1);
+            }
+            Settlement::Requeue => {
+                if !lease.refuse() {
+                    self.metrics.dropped(DropReason::Refused, 1);
+                }
+            }
+        }
     }
 
     pub(super) fn settle(
@@ -321,8 +382,10 @@ impl Broker {
             .with(|holdings| holdings.change_if_any(|unfinished| unfinished.in_flight.settle(tag)))
             .flatten()
             .flatten();
-        if let Some(lease) = settled.as_ref().and_then(|entry| entry.lease()) {
-            return self.settle_lease(lease, settlement);
+        if let Some(entry) = &settled
+            && let Some(lease) = entry.lease()
+        {
+            return self.settle_lease(lease, settlement, entry.subscription.is_alive());
         }
         match (settlement, settled) {
             (Settlement::Accepted, _) => {}
@@ -338,23 +401,15 @@ impl Broker {
     }
 }
 
-impl Broker {
-    /// What its consumer says of a message of a queue. It is back in the queue, or gone, when the delivery is let go of.
-    fn settle_lease(&self, lease: &Lease, settlement: Settlement) {
-        match settlement {
-            Settlement::Accepted => lease.settle(),
-            // The subscription or the connection has ended: another gets it, however often that happens.
-            Settlement::Returned | Settlement::Dropped(DropReason::Closed) => {}
-            Settlement::Dropped(reason) => {
-                lease.settle();
-                self.metrics.dropped(reason, 1);
-            }
-            Settlement::Requeue => {
-                if !lease.refuse() {
-                    self.metrics.dropped(DropReason::Refused, 1);
-                }
-            }
-        }
+impl Entered {
+    /// Whether the store had the very same before.
+    pub(crate) fn was_stored(&self) -> bool {
+        self.before == Before::Same
+    }
+
+    /// Its commit is done.
+    pub fn note_stored(&self) {
+        self.subscription.note_stored();
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! QoS 0 and 1 are pushed at once, and only the acknowledgement waits. What is published at QoS 2 is pushed after the
 //! commit, in the order of commits: after a crash before it, the publisher sends again, and nobody may have seen it.
+//! So is what a member of a group has on the disk alone.
 
 mod stored;
 
@@ -47,6 +48,14 @@ pub(crate) struct Planned {
 pub(crate) trait PageTaker: Send + Sync {
     /// A page has been read.
     fn take_page(self: Arc<Self>, page: Result<Page, StoreError>, now: Now);
+}
+
+impl Planned {
+    /// It is brought to its session after the commit: until then whoever looks for the messages of a member that ends
+    /// does not find it on the disk, and its publisher hands it on.
+    pub(crate) fn is_for_group_on_disk(&self) -> bool {
+        self.place == Place::Disk && self.entry.subscription.group().is_some()
+    }
 }
 
 /// Where a delivery goes.

@@ -3,6 +3,7 @@
 //! connection.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Tag};
@@ -10,6 +11,7 @@ use tidegate_protocol::session::{PacketIds, SubscriptionId, SubscriptionName, Ta
 use crate::durability::Stored;
 use crate::in_flight::InFlight;
 use crate::retained::Cursor;
+use crate::store::Ticket;
 use crate::subscription::{Entry, Subscription};
 
 /// One client's belongings.
@@ -27,11 +29,26 @@ pub struct Holdings {
 #[derive(Debug, Default)]
 pub struct Unfinished {
     /// Retained messages that are still to be sent, one cursor per new subscription.
-    pub cursors: Vec<(Subscription, Cursor)>,
+    pub cursors: Vec<Owed>,
     /// Packet ids of QoS 2 publishes before their PUBREL.
     pub received: PacketIds,
+    /// Of those that are being committed, in order: when the ticket is done, the publish is stored or forgotten.
+    pub receiving: VecDeque<(u16, Ticket)>,
     /// Deliveries that the session has not settled, as far as the broker has to know them.
     pub in_flight: InFlight,
+    /// Members of groups that have ended, while what waits for them is looked for.
+    pub ending: Vec<Subscription>,
+}
+
+/// The retained messages that a new subscription is owed.
+#[derive(Debug)]
+pub struct Owed {
+    /// Which.
+    pub subscription: Subscription,
+    /// Those that are left.
+    pub cursor: Cursor,
+    /// The last that were handed to the store.
+    pub submitted: Option<Ticket>,
 }
 
 impl Holdings {
@@ -69,8 +86,13 @@ impl Holdings {
 
     /// Enters a subscription of an earlier run; new ids go on behind it.
     pub fn restore(&mut self, subscription: Subscription) {
-        self.next_id = self.next_id.max(subscription.id.0);
+        self.restore_ids(subscription.id);
         self.insert(subscription);
+    }
+
+    /// New ids go on behind this one. The subscription may be gone, and messages for it still wait.
+    pub fn restore_ids(&mut self, last: SubscriptionId) {
+        self.next_id = self.next_id.max(last.0);
     }
 
     /// Enters a subscription.
@@ -123,8 +145,8 @@ impl Holdings {
     pub fn change<T>(&mut self, change: impl FnOnce(&mut Unfinished) -> T) -> T {
         let mut unfinished = self.unfinished.take().unwrap_or_default();
         let result = change(&mut unfinished);
-        let Unfinished { cursors, received, in_flight } = &*unfinished;
-        if !(cursors.is_empty() && received.is_empty() && in_flight.is_empty()) {
+        let Unfinished { cursors, received, receiving: _, in_flight, ending } = &*unfinished;
+        if !(cursors.is_empty() && received.is_empty() && in_flight.is_empty() && ending.is_empty()) {
             self.unfinished = Some(unfinished);
         }
         result
@@ -142,9 +164,21 @@ impl Holdings {
         tags.iter().filter_map(stored).collect()
     }
 
+    /// This subscription is owed all that `cursor` finds.
+    pub fn owe_retained(&mut self, subscription: Subscription, cursor: Cursor) {
+        self.change(|unfinished| unfinished.cursors.push(Owed { subscription, cursor, submitted: None }));
+    }
+
+    /// Whether retained messages are still to come for a subscription.
+    pub fn owes_retained(&self, subscription: &Subscription) -> bool {
+        let of = |owed: &Owed| owed.subscription.is_same(subscription);
+        self.unfinished().is_some_and(|unfinished| unfinished.cursors.iter().any(of))
+    }
+
     /// No more retained messages for a subscription.
     pub fn forget_retained(&mut self, subscription: &Subscription) {
-        self.change_if_any(|unfinished| unfinished.cursors.retain(|(of, _)| !of.is_same(subscription)));
+        let is_other = |owed: &Owed| !owed.subscription.is_same(subscription);
+        self.change_if_any(|unfinished| unfinished.cursors.retain(is_other));
     }
 
     /// Remembers deliveries that a session is given now, the first of them under `tag`.

@@ -8,6 +8,7 @@ use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{self, InFlightState, Tag};
 
 use crate::durability::Stored;
+use crate::store::Ticket;
 use crate::subscription::Entry;
 
 /// What was handed over and what became of it so far.
@@ -30,7 +31,15 @@ enum Stage {
     /// Sent under this packet identifier.
     Sent(u16, Entry),
     /// PUBREC came: the message itself is the client's from here on [MQTT-4.3.3-4].
-    Received(u16, Option<Arc<Stored>>),
+    Received(u16, Option<Kept>),
+}
+
+/// What the store has of a message for which PUBREC came.
+#[derive(Clone, Debug)]
+struct Kept {
+    stored: Arc<Stored>,
+    /// When this is done, it knows of PUBREC. `None`: it was not told.
+    after: Option<Ticket>,
 }
 
 impl InFlight {
@@ -52,25 +61,47 @@ impl InFlight {
     /// PUBREC came. Gives what the store has to know of it.
     pub fn receive(&mut self, tag: Tag) -> Option<(Arc<Stored>, u16)> {
         let unsettled = self.get_mut(tag)?;
-        let (packet_id, stored) = match &unsettled.stage {
+        let (packet_id, kept) = match &unsettled.stage {
             Stage::Handed(_) => return None,
-            Stage::Sent(packet_id, entry) => (*packet_id, entry.stored.clone()),
-            Stage::Received(packet_id, stored) => (*packet_id, stored.clone()),
+            Stage::Sent(packet_id, entry) => {
+                (*packet_id, entry.stored.clone().map(|stored| Kept { stored, after: None }))
+            }
+            Stage::Received(packet_id, kept) => (*packet_id, kept.clone()),
         };
-        unsettled.stage = Stage::Received(packet_id, stored.clone());
+        let stored = kept.as_ref().map(|kept| Arc::clone(&kept.stored));
+        unsettled.stage = Stage::Received(packet_id, kept);
         Some((stored?, packet_id))
+    }
+
+    /// The store was told of PUBREC.
+    pub fn note_received(&mut self, tag: Tag, after: Ticket) {
+        if let Some(Unsettled { stage: Stage::Received(_, Some(kept)), .. }) = self.get_mut(tag) {
+            kept.after = Some(after);
+        }
+    }
+
+    /// Messages for which PUBREC came, and the store may not know: their places and packet identifiers.
+    pub fn unsafe_received(&self, is_safe: impl Fn(Ticket) -> bool) -> Vec<(Tag, u64, u16)> {
+        let received = self.unsettled.iter().filter_map(|Unsettled { tag, stage }| match stage {
+            Stage::Received(packet_id, Some(kept)) if !kept.after.is_some_and(&is_safe) => {
+                Some((*tag, kept.stored.seq()?, *packet_id))
+            }
+            _ => None,
+        });
+        received.collect()
     }
 
     /// PUBREC came to an earlier run of the broker.
     pub fn restore_received(&mut self, tag: Tag, packet_id: u16, stored: Arc<Stored>) {
-        self.unsettled.push_back(Unsettled { tag, stage: Stage::Received(packet_id, Some(stored)) });
+        let kept = Some(Kept { stored, after: Some(Ticket::DONE) });
+        self.unsettled.push_back(Unsettled { tag, stage: Stage::Received(packet_id, kept) });
     }
 
     /// The last place on the disk of those that the client has or may have.
     pub fn last_seq(&self) -> Option<u64> {
         let seqs = self.unsettled.iter().filter_map(|unsettled| match &unsettled.stage {
             Stage::Handed(entry) | Stage::Sent(_, entry) => entry.stored.as_ref(),
-            Stage::Received(_, stored) => stored.as_ref(),
+            Stage::Received(_, kept) => kept.as_ref().map(|kept| &kept.stored),
         });
         seqs.filter_map(|stored| stored.seq()).max()
     }

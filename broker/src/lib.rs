@@ -6,6 +6,10 @@
 
 pub mod admin;
 pub mod args;
+// For the set-up that the tests in here share with those outside.
+#[cfg(test)]
+extern crate self as tidegate;
+
 pub mod assembly;
 pub mod auth;
 pub mod broker;

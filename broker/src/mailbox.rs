@@ -13,6 +13,8 @@
 //! mailbox, the outbox's queue. No clock, no task; whoever calls flushes and wakes. Spec: OASIS MQTT 5.0 §4.1.
 
 mod disk;
+mod leaving;
+mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +26,8 @@ use tidegate_protocol::session::{self, DropReason, Forms, Overflow, Tag, Wants, 
 
 pub(crate) use self::disk::FIRST_SEQ;
 pub use self::disk::Restored;
+use self::leaving::Leaving;
+pub(crate) use self::tail::Tail;
 use crate::durability::Durability;
 use crate::holdings::Holdings;
 use crate::outbox::lane::Lane;
@@ -72,6 +76,8 @@ struct State {
     arriving: usize,
     /// On the disk alone, and behind all that is in memory.
     remainder: Option<Box<Remainder>>,
+    /// What others of a group may get, and the disk may not have yet or any more.
+    leaving: Option<Box<Leaving>>,
     /// Messages before this place are from an earlier run of the broker, which may have sent them.
     known_until: u64,
     /// Messages that came since the whole backlog was last searched for what nobody waits for any more.
@@ -338,7 +344,7 @@ impl Mailbox {
     }
 
     fn push_to(&self, state: &mut State, mut entry: Entry, is_shed: bool, now: Instant) -> Brought {
-        if state.has_ended {
+        if state.has_ended || entry.subscription.is_group_over() {
             return Brought::away(Pushed::Closed);
         }
         let is_acked = entry.qos > QoS::AtMostOnce;
@@ -526,7 +532,9 @@ impl Mailbox {
         let Glance { is_online, is_feedable, waiting, in_hand } = &self.glance;
         is_online.store(state.outbox.is_some(), Ordering::Relaxed);
         is_feedable.store(state.is_feedable(), Ordering::Relaxed);
-        waiting.store(state.waiting().messages, Ordering::Relaxed);
+        // As long as there is a remainder, it is to be read: what it counts is not exact.
+        let is_remainder = usize::from(state.remainder.is_some());
+        waiting.store(state.waiting().messages.max(is_remainder), Ordering::Relaxed);
         in_hand.store(state.outbox.as_ref().map_or(0, |outbox| outbox.pending()), Ordering::Relaxed);
     }
 

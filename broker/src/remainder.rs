@@ -68,6 +68,11 @@ impl Remainder {
         self.from_seq
     }
 
+    /// Places that are taken, and the store has not heard of them yet.
+    pub(crate) const fn arriving(&self) -> &BTreeSet<u64> {
+        &self.arriving
+    }
+
     pub(crate) fn amount(&self) -> Amount {
         let number = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Amount { messages: number(self.count), bytes: number(self.bytes) }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tidegate_protocol::publication::{Form, Publication, QoS};
@@ -42,8 +42,8 @@ pub struct Grant {
     pub copies: Copies,
     /// Not what this client published itself; keeps the publisher's RETAIN flag.
     flags: u8,
-    /// Cleared by unsubscribe before its reply is queued; queued deliveries of a dead one are skipped.
-    alive: AtomicBool,
+    /// ALIVE is cleared by unsubscribe before its reply is queued; queued deliveries of a dead one are skipped.
+    standing: AtomicU8,
 }
 
 /// Where the deliveries of a subscription go.
@@ -132,6 +132,9 @@ pub struct Entry {
 const NO_LOCAL: u8 = 1;
 const RETAIN_AS_PUBLISHED: u8 = 2;
 
+const ALIVE: u8 = 1;
+const STORED: u8 = 2;
+
 impl Extras {
     /// What a subscription without extras has.
     const COMMON: Self = Self {
@@ -199,7 +202,7 @@ impl Subscription {
             qos: terms.qos,
             copies: terms.copies,
             flags: flag(terms.no_local, NO_LOCAL) | flag(terms.retain_as_published, RETAIN_AS_PUBLISHED),
-            alive: AtomicBool::new(true),
+            standing: AtomicU8::new(ALIVE),
         };
         Self(ThinArc::from_header_and_slice(grant, filter.as_str().as_bytes()))
     }
@@ -232,12 +235,27 @@ impl fmt::Debug for Subscription {
 impl Grant {
     /// Whether it still wants deliveries.
     pub fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
+        self.standing.load(Ordering::Acquire) & ALIVE != 0
+    }
+
+    /// Whether it is a member of a group and has ended: another gets what was meant for it.
+    pub fn is_group_over(&self) -> bool {
+        self.group().is_some() && !self.is_alive()
+    }
+
+    /// Whether the store is known to have it.
+    pub fn is_stored(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) & STORED != 0
+    }
+
+    /// The store has it.
+    pub fn note_stored(&self) {
+        self.standing.fetch_or(STORED, Ordering::Relaxed);
     }
 
     /// Ends it: nothing that is still queued for it is sent.
     pub fn end(&self) {
-        self.alive.store(false, Ordering::Release);
+        self.standing.fetch_and(!ALIVE, Ordering::Release);
         match &self.target {
             Target::Outbox(outbox) => outbox.note_dead(),
             Target::Mailbox(mailbox) => mailbox.note_dead(),

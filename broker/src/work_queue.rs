@@ -45,7 +45,7 @@ use crate::mailbox::FIRST_SEQ;
 use crate::outbox::Shared;
 use crate::outbox::queue::Pushed;
 use crate::remainder::Remainder;
-use crate::store::QueueSummary;
+use crate::store::{QueueSummary, Ticket};
 use crate::subscription::Entry;
 
 /// One queue.
@@ -62,6 +62,8 @@ pub struct WorkQueue {
     is_listed: AtomicBool,
     /// The store has taken what it has to know of it.
     is_stored: AtomicBool,
+    /// The commit that makes it known, of a durable subscription.
+    stored_by: Mutex<Option<Ticket>>,
     /// Somebody has come to consume since it was last found idle.
     is_asked_for: AtomicBool,
     /// What a durable subscription matches.
@@ -90,6 +92,8 @@ struct State {
     next_seq: u64,
     /// Messages before this place may have been sent: by an earlier run of the broker, or to a consumer that is gone.
     known_until: u64,
+    /// When the first of those on the disk alone expires, about.
+    disk_expires_at: Option<Instant>,
     consumers: Consumers,
     /// Since when nobody consumes.
     abandoned_at: Option<Instant>,
@@ -129,6 +133,7 @@ impl WorkQueue {
             news,
             is_listed: AtomicBool::new(false),
             is_stored: AtomicBool::new(false),
+            stored_by: Mutex::default(),
             is_asked_for: AtomicBool::new(true),
             subscribed: OnceLock::new(),
             returned: Mutex::default(),
@@ -147,6 +152,8 @@ impl WorkQueue {
         state.abandoned_at = Some(now);
         if queue.count > 0 {
             state.remainder = Some(Box::new(Remainder::found(queue.first_seq, queue.count, queue.bytes)));
+            // Some may be over by now.
+            state.disk_expires_at = Some(now);
         }
         self.note(&state);
     }
@@ -202,7 +209,22 @@ impl WorkQueue {
         }
     }
 
+    /// The commit that makes a durable subscription known.
+    pub(crate) fn stored_by(&self) -> Option<Ticket> {
+        *self.stored_by.lock()
+    }
+
+    pub(crate) fn set_stored_by(&self, ticket: Ticket) {
+        *self.stored_by.lock() = Some(ticket);
+    }
+
     // ---- for publishers ----
+
+    /// When a message that comes now is over.
+    pub(crate) fn expires_at(&self, publication: &Publication, now: Instant) -> Option<Instant> {
+        let ttl = self.limits.message_ttl.and_then(|ttl| now.checked_add(ttl));
+        publication.expires_at.into_iter().chain(ttl).min()
+    }
 
     /// Takes a place for a message of this size; in a queue that refuses when it is full, whoever brings it has a
     /// [`Promise`].
@@ -244,6 +266,7 @@ impl WorkQueue {
                 if let Some(remainder) = &mut state.remainder {
                     remainder.arrived(seq);
                 }
+                state.note_expiry_on_disk(self.expires_at(&entry.publication, now));
                 self.ask(&mut state);
             }
             Place::Memory | Place::Unstored => {
@@ -364,6 +387,10 @@ impl WorkQueue {
         let is_waiting = state.consumers.unblock();
         // The disk may have failed when it was asked last.
         self.ask(&mut state);
+        if state.disk_expires_at.is_some_and(|at| at <= now) {
+            // Reading it drops what is over; the rest goes back, unless somebody consumes.
+            self.ask_for_page(&mut state);
+        }
         self.note(&state);
         drop(state);
         self.count_dropped(DropReason::Expired, expired.len());
@@ -406,8 +433,7 @@ impl WorkQueue {
     // ---- under the lock ----
 
     fn item(&self, entry: Entry, now: Instant) -> Item {
-        let ttl = self.limits.message_ttl.and_then(|ttl| now.checked_add(ttl));
-        let expires_at = entry.publication.expires_at.into_iter().chain(ttl).min();
+        let expires_at = self.expires_at(&entry.publication, now);
         Item {
             publication: entry.publication,
             size_bytes: entry.size_bytes,
@@ -488,10 +514,15 @@ impl State {
             leased: 0,
             next_seq: FIRST_SEQ,
             known_until: 0,
+            disk_expires_at: None,
             consumers: Consumers::default(),
             abandoned_at: None,
             has_ended: false,
         }
+    }
+
+    fn note_expiry_on_disk(&mut self, expires_at: Option<Instant>) {
+        self.disk_expires_at = self.disk_expires_at.into_iter().chain(expires_at).min();
     }
 
     /// Messages and bytes. What is with consumers counts by number alone, which their prefetch bounds.

@@ -1,4 +1,4 @@
 //! What holds for sessions in memory holds for sessions with a store: the same tests, every commit waited for.
 
-#[path = "mailbox.rs"]
+#[path = "mailbox/main.rs"]
 mod stored;

@@ -1,5 +1,6 @@
 // JavaScript clients behind one pipe: commands as JSON lines on stdin, answers and events as JSON lines on stdout.
-// Knows the clients mqtt.js, @stomp/stompjs, ws and a page in headless Chromium; knows no expectations, those are in `cases.py`.
+// Knows the clients mqtt.js, @stomp/stompjs, ws and a page in headless Chromium, and those of `stomp_clients.cjs`; knows no
+// expectations, those are in `cases.py`.
 'use strict';
 
 const { spawn } = require('node:child_process');
@@ -14,6 +15,7 @@ const WebSocket = require('ws');
 
 // stompjs expects a browser's global.
 global.WebSocket = WebSocket;
+const stompKinds = require('./stomp_clients.cjs')(say);
 
 const clients = new Map();
 
@@ -30,6 +32,8 @@ function closed(client, info) {
 }
 
 const kinds = {
+  ...stompKinds,
+
   mqtt(name, { url, version, will, clientId, clean = true, keepalive = 30, properties = {}, manual = false, reconnect = false }) {
     return new Promise((resolve, reject) => {
       const client = mqtt.connect(url, {
@@ -267,13 +271,14 @@ function fromMqttJs(properties = {}) {
   }));
 }
 
-async function obey({ client, command, kind, options = {}, topic, payload, id }) {
+async function obey({ client, command, kind, options = {}, topic, payload, id, method, args }) {
   if (command === 'open') {
     const opened = await kinds[kind](client, options);
     clients.set(client, opened);
     return opened.opened;
   }
   const it = clients.get(client);
+  if (command === 'call') return void await it[method](...args);
   if (!it[command]) throw new Error(`${client} cannot ${command}`);
   if (command === 'publish') return void await it.publish(topic, Buffer.from(payload, 'base64'), options);
   if (command === 'subscribe') return it.subscribe(topic, options);

@@ -60,14 +60,23 @@ class Client:
     def is_silent(self):
         return self._messages.empty()
 
+    def hear(self, said):
+        """An event that only some kinds of client have."""
+
 
 class Agent:
-    """A program behind a pipe that runs many clients of a library from another language; any thread may call it."""
+    """A program behind a pipe that runs many clients of a library from another language; any thread may call it.
+
+    It runs from the first call on: cases of one library need not have the others built.
+    """
 
     def __init__(self, command):
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._command, self._process = command, None
         self._answers, self._clients, self._number = {}, {}, 0
         self._lock = threading.Lock()
+
+    def _run(self):
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self):
@@ -86,6 +95,8 @@ class Agent:
                 client._closed.put(said["info"])
             elif said["event"] == "pong":
                 client._pongs.put(True)
+            else:
+                client.hear(said)
 
     def call(self, timeout=PATIENCE_SECONDS, **request):
         return self.wait(self.start(**request), timeout)
@@ -94,6 +105,8 @@ class Agent:
         """Says it, and does not wait; what it returns is for `wait`."""
         answer = queue.Queue()
         with self._lock:
+            if self._process is None:
+                self._run()
             self._number += 1
             self._answers[self._number] = answer
             self._process.stdin.write((json.dumps({"number": self._number, **request}) + "\n").encode())
@@ -110,6 +123,8 @@ class Agent:
         return said["value"]
 
     def end(self):
+        if self._process is None:
+            return
         self._process.stdin.close()
         try:
             self._process.wait(10)

@@ -1,4 +1,5 @@
-"""A TCP relay between clients and the broker that can be cut: a network that fails in the middle of things."""
+"""A TCP relay between clients and the broker that can be cut, or lose what clients say: a network that fails in the
+middle of things."""
 
 import socket
 import threading
@@ -12,7 +13,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._lock, self._sockets = threading.Lock(), []
-        self.accepted = 0
+        self.accepted, self._is_deaf = 0, False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, path="/"):
@@ -30,14 +31,14 @@ class Relay:
                 self._sockets += [client, broker]
             for end in (client, broker):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for pair in ((client, broker), (broker, client)):
+            for pair in ((client, broker, True), (broker, client, False)):
                 threading.Thread(target=self._pass, args=pair, daemon=True).start()
 
-    @staticmethod
-    def _pass(source, target):
+    def _pass(self, source, target, is_client):
         try:
             while chunk := source.recv(4096):
-                target.sendall(chunk)
+                if not (is_client and self._is_deaf):
+                    target.sendall(chunk)
         except OSError:
             pass
         for end in (source, target):
@@ -46,6 +47,10 @@ class Relay:
             except OSError:
                 pass
             end.close()
+
+    def be_deaf(self):
+        """From here on nothing that clients say arrives."""
+        self._is_deaf = True
 
     def cut(self):
         with self._lock:

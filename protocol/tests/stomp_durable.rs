@@ -144,6 +144,10 @@ fn what_makes_no_sense_is_an_error() {
         "SUBSCRIBE\ndestination:a\ndurable:true\nauto-delete:false\n\n\0",
         "missing header id",
     );
+    // A queue is nobody's to forget.
+    let mut talk = connected(Version::V1_2);
+    let frame = "UNSUBSCRIBE\nid:s\ndestination:/queue/a\ndurable:true\nauto-delete:false\n\n\0";
+    check_error(&mut talk, frame, "no such subscription");
     // An empty name is none.
     let mut talk = Talk::connected_with(Version::V1_1, &Settings::default(), "client-id:\n");
     let frame = "SUBSCRIBE\nid:s\ndestination:a\nactivemq.subscriptionName:n\n\n\0";

@@ -42,6 +42,8 @@ fn check(versions: &[Version], frame: &str, message: &str, code: u16) {
 fn frames_that_are_none() {
     check(ALL, "HELLO\n\n\0", "unknown command", 1002);
     check(ALL, "SEND\nno colon\n\n\0", "header without a colon", 1002);
+    check(ALL, "SEND\nreceipt:r1\nno colon\n\n\0", "header without a colon", 1002);
+    check(ALL, "SEND\nreceipt:r1\nk:v\0", "frame ends within its headers", 1002);
     check(ALL, "SEND\nreceipt:r1\ncontent-length:x\n\n\0", "content-length is not a number of bytes", 1002);
     check(
         ALL,
@@ -233,6 +235,10 @@ fn subscribe_with_headers_that_make_no_sense() {
         (
             "id:1\ndestination:/queue/a\nactivemq.subscriptionName:n\n",
             "bad header destination: only a /topic/ has durable subscriptions",
+        ),
+        (
+            "id:1\ndestination:/queue/a\nauto-delete:true\n",
+            "bad header auto-delete: a queue outlives its consumers",
         ),
         (
             "id:1\ndestination:/temp-queue/a\ndurable:true\nauto-delete:false\n",

@@ -44,8 +44,17 @@ fn a_queue_is_a_topic_that_one_group_consumes() {
             "destination:/queue/jobs\ndurable:true\nauto-delete:false\n",
             "subscribe 0 queue/jobs qos1 group=queue no-retained",
         ),
+        ("destination:/queue/jobs\ndurable:true\n", "subscribe 0 queue/jobs qos1 group=queue no-retained"),
     ] {
         check(&format!("SUBSCRIBE\nid:s\n{headers}\n\0"), &[expected]);
+    }
+}
+
+#[test]
+fn a_consumer_ends_with_the_headers_that_it_began_with() {
+    for headers in ["", "durable:true\n", "destination:/queue/a\ndurable:true\nauto-delete:false\n"] {
+        let mut talk = subscribed(&format!("{headers}destination:/queue/a\n"));
+        assert_eq!(talk.client(&format!("UNSUBSCRIBE\nid:s\n{headers}\n\0")), ["unsubscribe 0"], "{headers}");
     }
 }
 

@@ -206,6 +206,41 @@ fn the_receipt_of_a_send_waits_for_the_broker() {
 }
 
 #[test]
+fn every_frame_of_a_client_may_ask_for_a_receipt() {
+    use tidegate_protocol::session::Reply;
+    const RECEIPT: &str = "text RECEIPT|receipt-id:r||^@";
+    let mut talk = subscribed(Version::V1_2, "ack:client-individual\n");
+    for tag in 1..=4 {
+        talk.deliver(delivery(publication("a", b"x"), QoS::AtLeastOnce, tag));
+    }
+    for (frame, reply) in [
+        ("SEND\ndestination:a", Some(published())),
+        ("SUBSCRIBE\nid:t\ndestination:b", Some(granted(QoS::AtMostOnce))),
+        ("UNSUBSCRIBE\nid:t", Some(Reply::Unsubscribed(vec![true]))),
+        ("ACK\nid:0-1", None),
+        ("NACK\nid:0-2", None),
+        ("BEGIN\ntransaction:t", None),
+        ("SEND\ndestination:a\ntransaction:t", None),
+        ("ACK\nid:0-3\ntransaction:t", None),
+        ("NACK\nid:0-4\ntransaction:t", None),
+        ("COMMIT\ntransaction:t", Some(published())),
+        ("BEGIN\ntransaction:t", None),
+        ("ABORT\ntransaction:t", None),
+    ] {
+        let shown = talk.client(&format!("{frame}\nreceipt:r\n\n\0"));
+        let is_answered = shown.iter().any(|line| line == RECEIPT);
+        match reply {
+            Some(reply) => {
+                assert!(!is_answered, "{frame}: not before the broker is done");
+                check(&talk.reply(reply), &[RECEIPT]);
+            }
+            None => assert!(is_answered, "{frame}: {shown:?}"),
+        }
+    }
+    check(&talk.client("DISCONNECT\nreceipt:r\n\n\0"), &[RECEIPT, "disconnect Discard", "close 1000 Drain"]);
+}
+
+#[test]
 fn publishes_are_pipelined_up_to_receive_maximum() {
     let settings = Settings { receive_maximum: 2, ..Settings::default() };
     let mut talk = Talk::connected_with(Version::V1_2, &settings, "");

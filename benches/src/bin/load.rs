@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use tidegate_benches::acknowledged::{acked, fairness};
-use tidegate_benches::child::{Program, has_mosquitto, raise_open_files};
+use tidegate_benches::child::{Program, Storage, has_mosquitto, raise_open_files};
 use tidegate_benches::durable::{fanout_beside_a_store, group_commit, restart};
+use tidegate_benches::queue::queue;
 use tidegate_benches::report::{Row, goal_lines, goals, medians, table};
 use tidegate_benches::rig::{Setting, Subject};
 use tidegate_benches::scenario::{deflate, fanin, fanout, idle, pairs, stalled, wildcards};
@@ -22,7 +23,7 @@ use tidegate_protocol::publication::QoS;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// What to measure; `all` is the list "Figures to reach", `mqtt` is QoS 1, retained and sessions, `everything`
-    /// is both with fan-in, pairs and stored.
+    /// is both with fan-in, pairs, stored and queue. `beside` is the part of `stored` with QoS 0.
     #[arg(default_value = "all")]
     scenarios: Vec<Scenario>,
     /// Which brokers, in the same run.
@@ -49,7 +50,7 @@ struct Arguments {
     /// Connections of `idle`, sessions of `sessions` and `stored`.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// Where the brokers of `stored` have their stores: on the disk in question, not in memory.
+    /// Where the brokers of `stored` and `queue` have their stores: on the disk in question, not in memory.
     #[arg(long, default_value = "target")]
     directory: PathBuf,
     /// Messages that wait for each session of `stored` when the broker starts again.
@@ -77,6 +78,8 @@ enum Scenario {
     Retained,
     Sessions,
     Stored,
+    Beside,
+    Queue,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -196,6 +199,13 @@ fn plan<'a>(arguments: &Arguments, setting: &'a Setting, run: usize) -> Plan<'a>
         if run == 0 && wants(Scenario::Idle) {
             add(name("idle".to_owned()), Box::new(move || idle(setting, subject)));
         }
+        if wants_extra(Scenario::Queue) && subject.protocol != Protocol::Raw {
+            // Shared subscriptions of sessions that end with their connections have nothing to store.
+            let storages = [Storage::Memory, Storage::Disk];
+            for storage in storages.into_iter().take(if mqtt { 1 } else { 2 }) {
+                add(name(format!("queue {storage:?}")), Box::new(move || queue(setting, subject, storage)));
+            }
+        }
         if mqtt {
             of_mqtt.extend(plan_mqtt(arguments, setting, run, subject));
         }
@@ -228,10 +238,15 @@ fn plan_mqtt<'a>(arguments: &Arguments, setting: &'a Setting, run: usize, subjec
     if run == 0 && wants(Scenario::Sessions) {
         add("sessions", Box::new(move || sessions(setting, subject)));
     }
-    if subject.program == Program::Tidegate && arguments.names(&[Scenario::Stored, Scenario::Everything]) {
-        add("group commit", Box::new(move || group_commit(setting, 100)));
-        add("fanout beside a store", Box::new(move || fanout_beside_a_store(setting, 1000)));
-        if run == 0 {
+    if subject.program == Program::Tidegate {
+        let stored = arguments.names(&[Scenario::Stored, Scenario::Everything]);
+        if stored {
+            add("group commit", Box::new(move || group_commit(setting, 100)));
+        }
+        if stored || arguments.names(&[Scenario::Beside]) {
+            add("fanout beside a store", Box::new(move || fanout_beside_a_store(setting, 1000)));
+        }
+        if stored && run == 0 {
             let queued = arguments.queued;
             add("restart", Box::new(move || restart(setting, queued)));
         }

@@ -174,6 +174,7 @@ impl Broker {
             client.set_session_expiry(Duration::ZERO);
             return Err(refusal);
         }
+        self.remember_received(client, batch)?;
         if entered.is_present {
             self.rejoin_queues(client, now);
         }

@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::outbox::queue::Pushed;
 use crate::router::Matched;
 use crate::router::shared::Group;
-use crate::store::{Change, SessionKey};
+use crate::store::{Change, Ticket};
 use crate::subscription::{self, Entry, Subscription, Target};
 use crate::work_queue::{Promise, WorkQueue};
 
@@ -40,9 +40,9 @@ impl Broker {
             holdings.unfinished().is_some_and(|unfinished| unfinished.received.contains(packet_id))
         };
         if client.with(is_known).ok_or(REPLACED)? {
-            // What it repeats may not be committed yet.
-            if let Some((durability, session)) = self.stored_session(client) {
-                durability.submit(vec![Change::InsertReceived(SessionKey(session), packet_id)], batch)?;
+            // What it repeats may not be committed yet, and may never be.
+            if let Some(ticket) = client.with(|holdings| receiving(holdings, packet_id)).flatten() {
+                batch.after = Some(ticket);
             }
             return Ok(Published { matched: 1 });
         }
@@ -278,6 +278,12 @@ impl Broker {
 const QUEUE_IS_FULL: Refusal =
     Refusal::Overloaded("the queue is full (work_queue.max_messages, work_queue.max_bytes)");
 
+/// What a QoS 2 publish under this identifier waits for, if it is being committed.
+fn receiving(holdings: &Holdings, packet_id: u16) -> Option<Ticket> {
+    let mut receiving = holdings.unfinished()?.receiving.iter();
+    receiving.rfind(|(id, _)| *id == packet_id).map(|(_, ticket)| *ticket)
+}
+
 /// Who says something.
 pub(super) enum Source {
     /// A client. At QoS 2, the session that knows the packet identifier until PUBREL.
@@ -389,13 +395,13 @@ impl FanOut<'_> {
             return self.dispatch(queue);
         }
         let Target::Mailbox(mailbox) = &member.target else { return };
-        let again = (place == Place::Memory && member.group().is_some()).then(|| entry.clone());
+        let again = member.group().is_some().then(|| entry.clone());
         let brought = mailbox.bring(entry, place, self.now.instant);
         self.tally.add(brought.pushed);
         if brought.pushed == Pushed::Closed
             && let Some(again) = again
         {
-            // The session has ended since it got its place there.
+            // The session has ended since it got its place there, or unsubscribed.
             self.broker.redeliver(again, &[member.target.client()], self.now, self.batch);
         }
         self.after_bring(brought);

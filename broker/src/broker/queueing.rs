@@ -17,7 +17,7 @@ use crate::client::{Client, Standing};
 use crate::durability::Durability;
 use crate::store::{
     Away, Change, QueueSummary, RecoveredSession, SessionKey, SessionRecord, SubscriptionKey,
-    SubscriptionRecord,
+    SubscriptionRecord, Ticket,
 };
 use crate::subscription::{Subscription, Target, Terms};
 use crate::work_queue::{Consumer, Kind, News, QueueName, WorkQueue};
@@ -143,6 +143,7 @@ impl Broker {
     ) -> Result<Joining, Refusal> {
         if let Some(queue) = self.queues.get(name) {
             if queue.is_for(&subscribe.filter, subscribe.selector.as_deref()) {
+                self.remember_durable(&queue, subscribe, batch)?;
                 return Ok(Joining { queue, is_new: false });
             }
             self.end_queue(name, batch);
@@ -158,19 +159,32 @@ impl Broker {
             self.route_queue(&queue, &subscribe.filter, Some(subscribe));
             queue
         })?;
-        if is_new && let Some(durability) = &self.durability {
-            let session = SessionKey(queue.key());
-            let changes = vec![
-                Change::PutSession(session, Box::new(record(&queue))),
-                Change::PutSubscription(session, Box::new(durable_record(subscribe))),
-            ];
-            if let Err(refusal) = durability.submit(changes, batch) {
-                self.end_queue(name, batch);
-                return Err(refusal);
-            }
-            queue.set_stored();
+        if let Err(refusal) = self.remember_durable(&queue, subscribe, batch) {
+            self.end_queue(name, batch);
+            return Err(refusal);
         }
         Ok(Joining { queue, is_new })
+    }
+
+    /// The store has to know of it before its client hears so; a commit that failed is made up for by the next client.
+    fn remember_durable(
+        &self,
+        queue: &WorkQueue,
+        subscribe: &Subscribe,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let Some(durability) = &self.durability else { return Ok(()) };
+        if queue.stored_by().is_some_and(|ticket| durability.outcome(ticket) == Some(Ok(()))) {
+            return Ok(());
+        }
+        let session = SessionKey(queue.key());
+        let changes = vec![
+            Change::PutSession(session, Box::new(record(queue))),
+            Change::PutSubscription(session, Box::new(durable_record(subscribe))),
+        ];
+        queue.set_stored_by(durability.submit(changes, batch)?);
+        queue.set_stored();
+        Ok(())
     }
 
     fn new_queue(&self, name: &QueueName, key: u64, news: &Arc<News>) -> Arc<WorkQueue> {
@@ -301,6 +315,7 @@ impl Broker {
         self.queues.restore(name, |news| {
             let queue = self.new_queue(name, key.0, news);
             queue.restore(&summary, now.instant);
+            queue.set_stored_by(Ticket::DONE);
             let selector = subscribed.as_ref().and_then(restored_selector);
             if name.kind() == Kind::Durable {
                 queue.set_subscribed(filter.clone(), selector.clone());
@@ -364,6 +379,7 @@ fn durable_record(subscribe: &Subscribe) -> SubscriptionRecord {
         overflow_acked: Overflow::DropOldest,
         conflate_ms: None,
         copies: Copies::PerSubscription,
+        owes_retained: false,
         selector: subscribe.selector.as_ref().map(|selector| selector.as_str().into()),
     }
 }

@@ -12,11 +12,12 @@ use tidegate_protocol::session::{Refusal, Will};
 use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 
 use super::wall_clock::in_ms;
-use super::{Batch, Broker, Now};
+use super::{Batch, Before, Broker, Now};
 use crate::client::Client;
+use crate::in_flight::InFlight;
 use crate::mailbox::{Known, Mailbox};
 use crate::store::{
-    Away, Change, PublicationRecord, SessionKey, SessionRecord, SubscriptionKey, SubscriptionRecord,
+    Away, Change, PublicationRecord, SessionKey, SessionRecord, SubscriptionKey, SubscriptionRecord, Ticket,
     WillRecord,
 };
 use crate::subscription::{Subscription, Target};
@@ -61,6 +62,27 @@ impl Broker {
         told.unwrap_or(Ok(()))
     }
 
+    /// PUBREC came on an earlier connection, and the disk failed: the one that goes on sends PUBREL at once, and so is
+    /// answered when the store knows. After a crash, the message would be sent again else, and be a new one [MQTT-4.3.3-6].
+    pub(super) fn remember_received(&self, client: &mut Client, batch: &mut Batch) -> Result<(), Refusal> {
+        let Some((durability, session)) = self.stored_session(client) else { return Ok(()) };
+        let (durability, session) = (Arc::clone(durability), SessionKey(session));
+        let mut remember = |in_flight: &mut InFlight| {
+            let left = in_flight.unsafe_received(|after| durability.outcome(after) == Some(Ok(())));
+            if left.is_empty() {
+                return Ok(());
+            }
+            let changes = left.iter().map(|(_, seq, packet_id)| Change::Receive(session, *seq, *packet_id));
+            let after = durability.submit(changes.collect(), batch)?;
+            left.iter().for_each(|(tag, ..)| in_flight.note_received(*tag, after));
+            Ok(())
+        };
+        let remembered = client.with(|holdings| {
+            holdings.change_if_any(|unfinished| remember(&mut unfinished.in_flight)).unwrap_or(Ok(()))
+        });
+        remembered.unwrap_or(Ok(()))
+    }
+
     /// Nobody speaks for the session any more, or its will has been published meanwhile.
     pub(super) fn remember_away(&self, mailbox: &Mailbox, now: Now) {
         let Some(durability) = &self.durability else { return };
@@ -77,22 +99,47 @@ impl Broker {
         }
     }
 
-    /// A subscription, in the place of `old`. Said by whoever has the session's holdings.
+    /// A subscription, in the place of `old`, and whether retained messages are to come for it. Said by whoever has the
+    /// session's holdings.
     pub(super) fn remember_subscription(
         &self,
         subscription: &Subscription,
         filter: &TopicFilter,
         old: Option<&Subscription>,
+        owes_retained: bool,
         batch: &mut Batch,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Ticket>, Refusal> {
         let Some((durability, session)) = self.durability.as_ref().zip(session_of(subscription)) else {
-            return Ok(());
+            return Ok(None);
         };
-        let record = subscription_record(subscription, filter);
+        // At QoS 0 nothing is promised.
+        let owes_retained = owes_retained && subscription.qos > QoS::AtMostOnce;
+        let record = SubscriptionRecord { owes_retained, ..subscription_record(subscription, filter) };
         let old = old.and_then(key_of).filter(|old| *old != record.key);
         let mut changes = vec![Change::PutSubscription(session, Box::new(record))];
         changes.extend(old.map(|old| Change::RemoveSubscription(session, old)));
-        durability.submit(changes, batch).map(drop)
+        durability.submit(changes, batch).map(Some)
+    }
+
+    /// What a subscription takes the place of.
+    pub(super) fn before(
+        &self,
+        old: Option<&Subscription>,
+        subscription: &Subscription,
+        filter: &TopicFilter,
+    ) -> Before {
+        let Some(old) = old else { return Before::Nothing };
+        let is_same = old.is_stored()
+            && old.filter() == subscription.filter()
+            && subscription_record(old, filter) == subscription_record(subscription, filter);
+        if is_same { Before::Same } else { Before::Another }
+    }
+
+    /// All that is retained has been handed over for a subscription. `None` where that was never promised.
+    pub(super) fn paid(&self, subscription: &Subscription) -> Option<Change> {
+        let filter = TopicFilter::parse(subscription.filter(), &TopicLimits::STANDARD).ok()?;
+        let session = session_of(subscription).filter(|_| subscription.qos > QoS::AtMostOnce)?;
+        Some(Change::PutSubscription(session, Box::new(subscription_record(subscription, &filter))))
     }
 
     /// Unsubscribed. Said by whoever has the session's holdings.
@@ -154,6 +201,7 @@ fn subscription_record(subscription: &Subscription, filter: &TopicFilter) -> Sub
         overflow_acked: subscription.policy(QoS::AtLeastOnce),
         conflate_ms: subscription.conflate().map(in_ms),
         copies: subscription.copies,
+        owes_retained: false,
         selector: subscription.selector().map(|selector| selector.as_str().into()),
     }
 }

@@ -81,9 +81,13 @@ impl Broker {
             let forget = |record: SubscriptionRecord| Change::RemoveSubscription(key, record.key);
             durability.note(over.into_iter().map(forget).collect());
         }
-        let subscriptions: Vec<_> =
-            subscriptions.into_iter().map(|record| self.restored_subscription(&mailbox, record)).collect();
-        for subscription in &subscriptions {
+        let restored = |record: SubscriptionRecord| {
+            // What is retained comes behind the sessions, and the cursor finds it then.
+            let cursor = record.owes_retained.then(|| self.retained.matching_names(&record.key.filter));
+            (self.restored_subscription(&mailbox, record), cursor)
+        };
+        let subscriptions: Vec<_> = subscriptions.into_iter().map(restored).collect();
+        for (subscription, _) in &subscriptions {
             self.route_in(subscription);
         }
         mailbox.enter_restored(subscriptions);
@@ -117,7 +121,10 @@ impl Broker {
             queue: consumed(record.key.group.as_ref(), &record.key.filter),
             group: record.key.group,
         };
-        Subscription::new(Target::Mailbox(Arc::clone(mailbox)), record.key.id, &record.key.filter, terms)
+        let target = Target::Mailbox(Arc::clone(mailbox));
+        let subscription = Subscription::new(target, record.key.id, &record.key.filter, terms);
+        subscription.note_stored();
+        subscription
     }
 
     fn restore_retained(

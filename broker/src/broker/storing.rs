@@ -55,15 +55,20 @@ impl Broker {
             }
         };
         let Plan { planned, mut tally, .. } = plan;
-        if publication.qos == QoS::ExactlyOnce {
-            for planned in &planned {
-                tally.add(Pushed::Stored);
-                if let Some(slow) = slow_receiver(planned, now) {
-                    batch.add_slow(&slow);
-                }
+        let is_deferred =
+            |planned: &Planned| publication.qos == QoS::ExactlyOnce || planned.is_for_group_on_disk();
+        let (later, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_deferred);
+        for later in &later {
+            tally.add(Pushed::Stored);
+            if let Some(slow) = slow_receiver(later, now) {
+                batch.add_slow(&slow);
             }
-            durability.defer(Deferred { ticket, planned }, received);
-            return Ok(self.fan_out(tally, now, batch).finish());
+        }
+        if let Some((mailbox, packet_id)) = &received {
+            mailbox.note_receiving(*packet_id, ticket);
+        }
+        if !later.is_empty() || received.is_some() {
+            durability.defer(Deferred { ticket, planned: later }, received);
         }
         // While the memory of the whole broker is used up, QoS 0 is shed (DESIGN §6), retained or not.
         let is_shed = publication.qos == QoS::AtMostOnce && self.shared.is_full();
@@ -117,15 +122,20 @@ impl Broker {
         };
         let mut plan = Plan::new(durability, &entry.publication, now);
         plan.add_one_of(group, self.rules.shared_strategy, tried);
-        if plan.submit(batch).is_err() {
+        let Ok(ticket) = plan.submit(batch) else {
             // Without its place it is not lost yet, while the broker runs.
             plan.give_up();
             return false;
-        }
+        };
         if plan.planned.is_empty() {
             return false;
         }
         let Plan { planned, tally, .. } = plan;
+        let (later, planned): (Vec<_>, Vec<_>) =
+            planned.into_iter().partition(|planned| planned.is_for_group_on_disk());
+        if !later.is_empty() {
+            durability.defer(Deferred { ticket, planned: later }, None);
+        }
         let mut fan_out = self.fan_out(tally, now, batch);
         planned.into_iter().for_each(|planned| fan_out.push_planned(planned));
         fan_out.finish();
@@ -159,6 +169,7 @@ impl Broker {
 pub(super) struct Plan<'a> {
     durability: &'a Arc<Durability>,
     publication: &'a Arc<Publication>,
+    now: Now,
     size_bytes: u32,
     expires_at_ms: Option<u64>,
     body: BodyId,
@@ -173,6 +184,7 @@ impl<'a> Plan<'a> {
         Self {
             durability,
             publication,
+            now,
             size_bytes: subscription::size_bytes(publication),
             expires_at_ms: publication.expires_at.map(|at| now.unix_ms_of(at)),
             body: durability.writer().next_body(),
@@ -200,7 +212,8 @@ impl<'a> Plan<'a> {
             }
         };
         self.refer_to_body();
-        self.changes.push(Change::Enqueue(SessionKey(mailbox.key()), seq, self.reference(&entry)));
+        let reference = reference_record(&entry, self.body, self.expires_at_ms);
+        self.changes.push(Change::Enqueue(SessionKey(mailbox.key()), seq, reference));
         entry.stored = Some(Stored::new(self.durability, mailbox.key(), seq, false));
         self.planned.push(Planned { entry, place });
         None
@@ -218,7 +231,10 @@ impl<'a> Plan<'a> {
         };
         self.changes.extend(Broker::introduce(queue));
         self.refer_to_body();
-        self.changes.push(Change::Enqueue(SessionKey(queue.key()), seq, self.reference(&entry)));
+        let expires_at = queue.expires_at(self.publication, self.now.instant);
+        let expires_at_ms = expires_at.map(|at| self.now.unix_ms_of(at));
+        let reference = reference_record(&entry, self.body, expires_at_ms);
+        self.changes.push(Change::Enqueue(SessionKey(queue.key()), seq, reference));
         entry.stored = Some(Stored::new(self.durability, queue.key(), seq, false));
         self.planned.push(Planned { entry, place });
     }
@@ -252,20 +268,6 @@ impl<'a> Plan<'a> {
 
     fn record(&self) -> PublicationRecord {
         PublicationRecord::new(self.publication, self.expires_at_ms)
-    }
-
-    fn reference(&self, entry: &Entry) -> ReferenceRecord {
-        ReferenceRecord {
-            body: self.body,
-            qos: entry.qos,
-            retain: entry.retain,
-            is_retained: entry.is_retained,
-            size_bytes: entry.size_bytes,
-            subscription: entry.subscription.id,
-            also: entry.also.iter().flat_map(|also| also.iter().copied()).collect(),
-            expires_at_ms: self.expires_at_ms,
-            received: None,
-        }
     }
 
     fn submit(&mut self, batch: &mut Batch) -> Result<Ticket, Refusal> {
@@ -307,6 +309,21 @@ impl<'a> Plan<'a> {
 
     pub(super) fn give_up(&self) {
         self.planned.iter().for_each(give_up);
+    }
+}
+
+/// A delivery as it waits in a queue.
+pub(super) fn reference_record(entry: &Entry, body: BodyId, expires_at_ms: Option<u64>) -> ReferenceRecord {
+    ReferenceRecord {
+        body,
+        qos: entry.qos,
+        retain: entry.retain,
+        is_retained: entry.is_retained,
+        size_bytes: entry.size_bytes,
+        subscription: entry.subscription.id,
+        also: entry.also.iter().flat_map(|also| also.iter().copied()).collect(),
+        expires_at_ms,
+        received: None,
     }
 }
 

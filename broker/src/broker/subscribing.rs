@@ -9,7 +9,7 @@ use tidegate_protocol::session::{
 };
 
 use super::queueing::{Joining, check_filter};
-use super::{Batch, Broker, Now};
+use super::{Batch, Before, Broker, Entered, Now};
 use crate::client::Client;
 use crate::holdings::Holdings;
 use crate::subscription::{Entry, Subscription, Target, Terms};
@@ -19,6 +19,7 @@ impl Broker {
         &self,
         client: &mut Client,
         subscribe: Subscribe,
+        index: usize,
         now: Now,
         batch: &mut Batch,
     ) -> Result<Granted, Refusal> {
@@ -43,7 +44,32 @@ impl Broker {
             }
             let id = id_for(&subscribe, old.as_ref(), holdings);
             let subscription = self.subscription(target, id, qos, subscribe, queue.as_ref());
-            self.remember_subscription(&subscription, &filter, old.as_ref(), batch)?;
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+            let is_wanted = subscription.group().is_none()
+                && queue.as_ref().is_none_or(|joined| joined.is_new)
+                && match retained {
+                    RetainHandling::Send => true,
+                    // What it was owed as a new one it is owed still.
+                    RetainHandling::SendIfNew => old.as_ref().is_none_or(|old| holdings.owes_retained(old)),
+                    RetainHandling::Skip => false,
+                };
+            let before = self.before(old.as_ref(), &subscription, &filter);
+            let is_owed = is_wanted || old.as_ref().is_some_and(|old| holdings.owes_retained(old));
+            if before == Before::Same {
+                subscription.note_stored();
+            }
+            if before != Before::Same || is_owed {
+                match self.remember_subscription(&subscription, &filter, old.as_ref(), is_wanted, batch) {
+                    Ok(Some(ticket)) => {
+                        let subscription = subscription.clone();
+                        batch.entered.push(Entered { index, ticket, subscription, before });
+                    }
+                    Ok(None) => {}
+                    // The store needs no room for what it has.
+                    Err(_) if before == Before::Same => {}
+                    Err(refusal) => return Err(refusal),
+                }
+            }
             // [MQTT-3.8.4-4]
             // The table first, then the retained ones: a message published in between comes twice rather than never.
             self.route_in(&subscription);
@@ -52,16 +78,8 @@ impl Broker {
                 holdings.forget_retained(old);
             }
             holdings.insert(subscription.clone());
-            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
-            let is_wanted = match retained {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => old.is_none(),
-                RetainHandling::Skip => false,
-            };
-            let is_wanted = is_wanted && queue.as_ref().is_none_or(|joined| joined.is_new);
-            if is_wanted && subscription.group().is_none() {
-                let cursor = self.retained.matching_names(&filter);
-                holdings.change(|unfinished| unfinished.cursors.push((subscription.clone(), cursor)));
+            if is_wanted {
+                holdings.owe_retained(subscription.clone(), self.retained.matching_names(&filter));
             }
             Ok((old, subscription))
         });
@@ -154,10 +172,24 @@ impl Broker {
         if let SubscriptionName::Durable(name) = name {
             return self.forget_durable(client, name, now, batch);
         }
+        self.remove_subscription(client, now, batch, |holdings| holdings.find(name).cloned())
+    }
+
+    pub(super) fn remove_subscription(
+        &self,
+        client: &mut Client,
+        now: Now,
+        batch: &mut Batch,
+        find: impl FnOnce(&Holdings) -> Option<Subscription>,
+    ) -> bool {
+        let is_stored = self.durability.is_some() && client.mailbox.is_some();
         let removed = client.with(|holdings| {
-            let found = holdings.find(name).cloned()?;
+            let found = find(holdings)?;
             holdings.remove(&found);
             holdings.forget_retained(&found);
+            if is_stored && found.group().is_some() {
+                holdings.change(|unfinished| unfinished.ending.push(found.clone()));
+            }
             self.forget_subscription(&found, batch);
             Some(found)
         });
@@ -185,35 +217,16 @@ impl Broker {
 
     /// Moves messages into the outbox while it is below half of its mark: first what waits for the session, then
     /// what is retained for new subscriptions.
-    pub fn pull(&self, client: &mut Client, now: Instant) {
+    pub fn pull(&self, client: &mut Client, now: Now) {
         if let Some(mailbox) = &client.mailbox
             && mailbox.has_backlog()
         {
-            mailbox.feed(&client.outbox, now);
+            mailbox.feed(&client.outbox, now.instant);
             if mailbox.has_backlog() {
                 return; // a retained value must not overtake an older one that waits
             }
         }
-        let outbox = Arc::clone(&client.outbox);
-        client.with(|holdings| {
-            holdings.change_if_any(|unfinished| {
-                while outbox.is_below_half() {
-                    let Some((subscription, cursor)) = unfinished.cursors.first_mut() else { break };
-                    let names = cursor.next_batch(&self.retained, self.rules.retained_batch);
-                    outbox.push_retained(names.iter().filter_map(|name| {
-                        let publication = self.retained.get(name, now)?;
-                        if !subscription.selects(&publication) {
-                            return None;
-                        }
-                        // With RETAIN, 3.1.1 [MQTT-3.3.1-8].
-                        Some(Entry::retained(publication, subscription))
-                    }));
-                    if cursor.is_done() {
-                        unfinished.cursors.remove(0);
-                    }
-                }
-            })
-        });
+        self.pull_retained(client, now);
     }
 }
 

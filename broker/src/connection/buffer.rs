@@ -58,6 +58,7 @@ pub(super) fn give_back_batch(mut batch: Box<Batch>) {
     batch.touched.clear();
     batch.slow.clear();
     batch.after = None;
+    batch.entered.clear();
     BATCHES.with_borrow_mut(|batches| {
         if batches.len() < 4 {
             batches.push(batch);

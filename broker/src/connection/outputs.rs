@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_protocol::publication::QoS;
-use tidegate_protocol::session::{DataLane, Outgoing, Output, Reply, Request, Settlement, Stamped, Token};
+use tidegate_protocol::session::{
+    DataLane, Outgoing, Output, Publish, Reply, Request, Settlement, Stamped, Step, Token,
+};
 
 use super::hints::say_once;
 use super::pending::Answer;
@@ -123,18 +125,25 @@ impl Connection {
             self.holds_subscribe = true;
             self.outbox.hold_subscribe();
         }
-        if let Request::Publish(publish) = &request {
-            let counters = self.broker.metrics().family(self.family);
-            counters.messages_in.inc();
-            counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
-        }
         let (publish_qos, packet_id) = match &request {
-            Request::Publish(publish) => (Some(publish.publication.qos), publish.packet_id),
+            Request::Publish(publish) => {
+                self.count_in(publish);
+                (Some(publish.publication.qos), publish.packet_id)
+            }
+            Request::Transaction(steps) => {
+                for step in steps {
+                    if let Step::Publish(publish) = step {
+                        self.count_in(publish);
+                    }
+                }
+                (Some(QoS::AtLeastOnce), None) // it is answered, whatever is in it
+            }
             _ => (None, None),
         };
         let batch = self.batch.get_or_insert_with(buffer::take_batch);
         let reply = self.broker.handle(&mut self.client, &self.peer, request, now, batch);
         let slow = std::mem::take(&mut batch.slow);
+        let entered = std::mem::take(&mut batch.entered);
         let after = batch.after.take().unwrap_or(Ticket::DONE);
         let Some(reply) = reply else { return };
         if matches!(reply, Reply::Connected(_)) {
@@ -146,12 +155,18 @@ impl Connection {
             // It promises nothing; waiting, these would be many.
             return self.session.handle_reply(token, reply, now.instant);
         }
-        let answer = Answer { token, reply, packet_id, after };
+        let answer = Answer { token, reply, packet_id, entered, after };
         if holds {
             self.apply_brake(slow, answer, now);
         } else {
             self.answer(answer, now);
         }
+    }
+
+    fn count_in(&self, publish: &Publish) {
+        let counters = self.broker.metrics().family(self.family);
+        counters.messages_in.inc();
+        counters.payload_bytes_in.add(publish.publication.payload.len() as u64);
     }
 
     /// Holds the acknowledgement until there is room, at most `queue.publish_wait`.

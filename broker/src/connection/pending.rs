@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tidegate_protocol::session::{CloseReason, Refusal, Reply, Token};
 
+use crate::broker::Entered;
 use crate::store::Ticket;
 
 /// A reply that may have to wait.
@@ -18,6 +19,8 @@ pub(super) struct Answer {
     pub(super) reply: Reply,
     /// Of a publish at QoS 2: if its commit fails, the broker has to forget it again.
     pub(super) packet_id: Option<u16>,
+    /// Of a Subscribe: each is granted if its commit works.
+    pub(super) entered: Vec<Entered>,
     /// What has to be done before.
     pub(super) after: Ticket,
 }
@@ -129,7 +132,7 @@ mod tests {
 
     fn answer(token: u32, after: Ticket) -> Answer {
         let reply = Reply::Published(Published { matched: 1 });
-        Answer { token: Token(token), reply, packet_id: None, after }
+        Answer { token: Token(token), reply, packet_id: None, entered: Vec::new(), after }
     }
 
     /// Answers wait for `after`. Of the commits, the first `done` are done, and `failed` has failed: the answers that

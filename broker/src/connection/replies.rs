@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_protocol::session::{CloseReason, Refusal, Reply, Request, WillFate};
+use tidegate_protocol::session::{CloseReason, Granted, Refusal, Reply, Request, WillFate};
 
 use super::pending::{Answer, Outcome};
 use super::{Connection, Lane, Phase, buffer};
-use crate::broker::Now;
+use crate::broker::{Entered, Now};
 use crate::outbox::queue::Signals;
 
 impl Connection {
@@ -96,11 +96,33 @@ impl Connection {
     }
 
     fn say(&mut self, answer: Answer, outcome: Outcome, now: Now) {
-        let Answer { token, mut reply, packet_id, .. } = answer;
-        if let Err(refusal) = outcome {
+        let Answer { token, mut reply, packet_id, entered, .. } = answer;
+        if let (Reply::Subscribed(results), false) = (&mut reply, entered.is_empty()) {
+            self.grant(results, &entered, now);
+        } else if let Err(refusal) = outcome {
             reply = self.take_back(&reply, packet_id, refusal, now);
         }
         self.session.handle_reply(token, reply, now.instant);
+    }
+
+    /// Each subscription for itself: the commits of one Subscribe may end differently.
+    fn grant(&mut self, results: &mut [Result<Granted, Refusal>], entered: &[Entered], now: Now) {
+        let broker = Arc::clone(&self.broker);
+        let Some(durability) = broker.durability() else { return };
+        for entered in entered {
+            match durability.outcome(entered.ticket) {
+                Some(Err(refusal)) if !entered.was_stored() => {
+                    let batch = self.batch.get_or_insert_with(buffer::take_batch);
+                    broker.withdraw(&mut self.client, entered, now, batch);
+                    batch.after = None;
+                    if let Some(result) = results.get_mut(entered.index) {
+                        *result = Err(refusal);
+                    }
+                }
+                Some(Err(_)) | None => {}
+                Some(Ok(())) => entered.note_stored(),
+            }
+        }
     }
 
     /// It was done, and not stored: the client hears a no, and the broker forgets what would contradict that.

@@ -45,7 +45,7 @@ impl Connection {
                         break;
                     }
                     pulls += 1;
-                    self.broker.pull(&mut self.client, now.instant);
+                    self.broker.pull(&mut self.client, now);
                 }
                 let has_encoded = self.encode_some(entries, encoded, now);
                 if !has_encoded && !self.client.awaits_more() {

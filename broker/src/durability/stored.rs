@@ -90,6 +90,13 @@ impl Stored {
             }
         }
     }
+
+    /// Memory has it again, and the disk lets go with it.
+    pub(crate) fn take_back(&self) {
+        if let Kind::Place(place) = &self.0 {
+            place.is_kept.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Never 0.

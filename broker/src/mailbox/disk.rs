@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::publication::{Publication, QoS};
-use tidegate_protocol::session::{CloseKind, CloseReason, DropReason, Overflow, Will};
+use tidegate_protocol::session::{CloseKind, CloseReason, DropReason, Overflow, SubscriptionId, Will};
 use tidegate_protocol::topic::{TopicFilter, TopicLimits};
 use tracing::error;
 
@@ -18,7 +18,8 @@ use crate::outbox::queue::{Limits, Pushed, Signals};
 use crate::outbox::room::Amount;
 use crate::outbox::{Outbox, Shared};
 use crate::remainder::Remainder;
-use crate::store::{Page, QueueSummary, QueuedMessage, StoreError};
+use crate::retained::Cursor;
+use crate::store::{Page, QueueSummary, QueuedMessage, StoreError, Ticket};
 use crate::subscription::{Entry, Subscription, Target, Terms};
 
 /// A session as it was before a restart.
@@ -63,6 +64,7 @@ impl Mailbox {
             known_until: restored.queue.next_seq,
             ..State::default()
         };
+        state.holdings.restore_ids(SubscriptionId(restored.queue.subscription_max));
         let known = restored.queue.received.len() as u64;
         if restored.queue.count > known {
             let QueueSummary { first_seq, count, bytes, .. } = restored.queue;
@@ -79,10 +81,13 @@ impl Mailbox {
         mailbox
     }
 
-    /// Its subscriptions, which refer to it.
-    pub fn enter_restored(&self, subscriptions: Vec<Subscription>) {
+    /// Its subscriptions, which refer to it, and the retained messages that they are still owed.
+    pub fn enter_restored(&self, subscriptions: Vec<(Subscription, Option<Cursor>)>) {
         let mut state = self.state.lock();
-        for subscription in subscriptions {
+        for (subscription, cursor) in subscriptions {
+            if let Some(cursor) = cursor {
+                state.holdings.owe_retained(subscription.clone(), cursor);
+            }
             state.holdings.restore(subscription);
         }
     }
@@ -99,6 +104,7 @@ impl Mailbox {
         if state.has_ended {
             return Err(Pushed::Closed);
         }
+        state.forget_evicted(self.durability.as_deref());
         let is_away = state.outbox.is_none();
         let is_stored = state.remainder.is_some() || (is_away && state.arriving == 0);
         if is_stored {
@@ -119,6 +125,13 @@ impl Mailbox {
     pub(crate) fn bring(&self, entry: Entry, place: Place, now: Instant) -> Brought {
         let mut state = self.state.lock();
         if place == Place::Disk {
+            if state.has_ended || entry.subscription.is_group_over() {
+                if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
+                    remainder.give_up(stored.seq().unwrap_or_default(), entry.size_bytes);
+                }
+                self.note(&state);
+                return Brought::away(Pushed::Closed);
+            }
             keep(&entry);
             if let (Some(remainder), Some(stored)) = (&mut state.remainder, &entry.stored) {
                 remainder.arrived(stored.seq().unwrap_or_default());
@@ -162,6 +175,17 @@ impl Mailbox {
                 }
             }
         }
+    }
+
+    /// A QoS 2 publish under this identifier is being stored.
+    pub(crate) fn note_receiving(&self, packet_id: u16, ticket: Ticket) {
+        let mut state = self.state.lock();
+        let Some(durability) = &self.durability else { return };
+        state.holdings.change_if_any(|unfinished| {
+            let is_done = |(_, ticket): &(u16, Ticket)| durability.outcome(*ticket).is_some();
+            while unfinished.receiving.pop_front_if(|first| is_done(first)).is_some() {}
+            unfinished.receiving.push_back((packet_id, ticket));
+        });
     }
 
     /// A QoS 2 publish under this identifier was not stored after all.
@@ -234,6 +258,7 @@ impl Mailbox {
                 .map_or(first_seq, |seq| first_seq.min(seq));
             keep(entry);
         }
+        state.note_evicted(&evicted, self.durability.as_deref());
         if !evicted.is_empty() {
             let remainder = state.remainder.get_or_insert_with(|| Box::new(Remainder::new(first_seq)));
             remainder.put_before(first_seq, amount);
@@ -299,6 +324,15 @@ impl PageTaker for Mailbox {
 impl Mailbox {
     fn take_message(self: &Arc<Self>, state: &mut State, message: QueuedMessage, now: Now) {
         let known_until = state.known_until;
+        let id = message.reference.subscription;
+        if state.holdings.by_id(id).is_none()
+            && let Some(ended) = state.ending(id)
+        {
+            // Whoever ends it hands it on.
+            let entry = self.entry(message, Some(&ended), known_until, now);
+            state.leaving.get_or_insert_default().found.extend(entry);
+            return;
+        }
         // [MQTT-3.10.4-3]: what an earlier run may have begun to deliver at QoS 2 is completed, unsubscribed or not.
         let may_have_begun = message.seq < known_until && message.reference.qos == QoS::ExactlyOnce;
         let subscription = state
@@ -322,7 +356,7 @@ impl Mailbox {
     }
 
     /// The delivery again. `None`, and its place is free: there is no such subscription, or it has expired.
-    fn entry(
+    pub(super) fn entry(
         &self,
         message: QueuedMessage,
         subscription: Option<&Subscription>,
@@ -352,39 +386,6 @@ impl Mailbox {
             is_bound: false,
             stored: Some(stored),
         })
-    }
-
-    /// What waits on the disk alone for these, members of groups that end: others may get it instead. Reads the disk,
-    /// which such an end has to wait for; what is being committed in this moment is not found.
-    pub(crate) fn take_stored_of(&self, ended: &[Subscription], now: Now) -> Vec<Entry> {
-        let of = |id| ended.iter().find(|ended| ended.id == id && ended.group().is_some());
-        let from_seq = self.state.lock().remainder.as_ref().map(|remainder| remainder.first_seq());
-        let (Some(durability), Some(mut from_seq)) = (&self.durability, from_seq) else { return Vec::new() };
-        let mut entries = Vec::new();
-        while ended.iter().any(|ended| ended.group().is_some()) {
-            match durability.read(self.key, from_seq) {
-                Ok(page) => {
-                    let known = |message: &QueuedMessage| of(message.reference.subscription);
-                    let wanted = page
-                        .messages
-                        .into_iter()
-                        .filter(|message| message.reference.received.is_none() && known(message).is_some());
-                    entries.extend(wanted.filter_map(|message| {
-                        let subscription = of(message.reference.subscription);
-                        self.entry(message, subscription, 0, now)
-                    }));
-                    if page.is_last {
-                        break;
-                    }
-                    from_seq = page.next_seq;
-                }
-                Err(error) => {
-                    error!(client = %self.name, %error, "messages of a group cannot be read, and stay with a session that ends");
-                    break;
-                }
-            }
-        }
-        entries
     }
 }
 

@@ -163,6 +163,12 @@ impl State {
             count: len(&session.queue),
             bytes: session.queue.values().map(|reference| u64::from(reference.size_bytes)).sum(),
             received: received.collect(),
+            subscription_max: session
+                .queue
+                .values()
+                .map(|reference| reference.subscription.0)
+                .max()
+                .unwrap_or(0),
         }
     }
 }

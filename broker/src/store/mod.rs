@@ -149,6 +149,8 @@ pub struct QueueSummary {
     pub bytes: u64,
     /// Places and packet identifiers of the messages for which PUBREC came.
     pub received: Vec<(u64, u16)>,
+    /// The highest id of a subscription that one of them came through, which may be gone; 0 when there is none.
+    pub subscription_max: u32,
 }
 
 /// How far a start has come.

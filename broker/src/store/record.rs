@@ -97,6 +97,9 @@ pub struct SubscriptionRecord {
     /// How it counts beside other subscriptions of its client.
     #[serde(with = "wire::copies")]
     pub copies: Copies,
+    /// Retained messages are still to be sent for it. From version 2 on.
+    #[serde(default)]
+    pub owes_retained: bool,
     /// Only what this selects. Records of before it was there have none.
     #[serde(default)]
     pub selector: Option<Box<str>>,
@@ -171,16 +174,16 @@ pub enum RecordError {
     Trailing(usize),
 }
 
-/// The version byte that is written, and the only one that there has been.
-pub const VERSION: u8 = 1;
-
 /// A record with its bytes.
 pub trait Record: Serialize + DeserializeOwned {
+    /// The version byte that is written. Those before it are read: they lack the last fields.
+    const VERSION: u8 = 1;
+
     /// The version byte and the fields.
     #[must_use]
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.capacity());
-        bytes.push(VERSION);
+        bytes.push(Self::VERSION);
         #[expect(
             clippy::expect_used,
             reason = "a Vec takes all bytes, and no record has a map or a type without length"
@@ -192,7 +195,7 @@ pub trait Record: Serialize + DeserializeOwned {
     /// From bytes that anybody may have written. Copies what it keeps.
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let (version, fields) = bytes.split_first().ok_or(RecordError::Empty)?;
-        if *version != VERSION {
+        if !(1..=Self::VERSION).contains(version) {
             return Err(RecordError::Version(*version));
         }
         let mut rest = fields;
@@ -208,7 +211,9 @@ pub trait Record: Serialize + DeserializeOwned {
 }
 
 impl Record for SessionRecord {}
-impl Record for SubscriptionRecord {}
+impl Record for SubscriptionRecord {
+    const VERSION: u8 = 2;
+}
 impl Record for ReferenceRecord {}
 impl Record for PublicationRecord {
     fn capacity(&self) -> usize {

@@ -148,7 +148,9 @@ impl fmt::Display for StatsReport {
             writeln!(f, "disk {part:<12}{bytes} bytes")?;
         }
         for queue in &self.biggest {
-            let (name, messages, bytes) = (queue.name.escape_debug(), queue.messages, queue.bytes);
+            // Of a queue of its own: what its name has in front is no news.
+            let name = queue.name.trim_start_matches('\0').escape_debug();
+            let (messages, bytes) = (queue.messages, queue.bytes);
             writeln!(f, "queue of {name}: {messages} messages, {bytes} bytes")?;
         }
         Ok(())

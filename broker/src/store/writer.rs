@@ -177,6 +177,12 @@ impl Writer {
         Ok(ticket)
     }
 
+    /// Of what was submitted last: when it is done, all before it is.
+    #[must_use]
+    pub fn last_ticket(&self) -> Ticket {
+        Ticket(self.0.queue.lock().last_ticket)
+    }
+
     /// Whether [`Writer::submit`] would take something now.
     pub fn admit(&self) -> Result<(), StoreError> {
         let shared = &*self.0;

@@ -17,11 +17,15 @@ const PAGE_BELOW: usize = 128;
 impl WorkQueue {
     /// Asks for the next page when somebody consumes and memory runs low.
     pub(super) fn ask(self: &Arc<Self>, state: &mut State) {
+        if !state.consumers.is_empty() && state.ready.len() < PAGE_BELOW {
+            self.ask_for_page(state);
+        }
+    }
+
+    /// Asks for the next page, if none is on its way.
+    pub(super) fn ask_for_page(self: &Arc<Self>, state: &mut State) {
         let (Some(durability), Some(remainder)) = (&self.durability, &mut state.remainder) else { return };
-        if !state.consumers.is_empty()
-            && state.ready.len() < PAGE_BELOW
-            && let Some(from_seq) = remainder.ask(state.next_seq)
-        {
+        if let Some(from_seq) = remainder.ask(state.next_seq) {
             let taker: Arc<dyn PageTaker> = Arc::clone(self) as _;
             durability.load(Arc::downgrade(&taker), self.key, from_seq);
         }
@@ -45,6 +49,7 @@ impl WorkQueue {
         for seq in seqs {
             if let Some(item) = self.remove(state, seq) {
                 amount = amount + Amount { messages: 1, bytes: item.size_bytes as usize };
+                state.note_expiry_on_disk(item.expires_at);
                 if let Some(place) = &item.place {
                     place.keep();
                 }
@@ -96,11 +101,13 @@ impl PageTaker for WorkQueue {
             Ok(mut page) => {
                 if let Some(wanted) = remainder.answer() {
                     let mut taken = Amount::default();
+                    let was_due = state.disk_expires_at.take().is_some_and(|at| at <= now.instant);
+                    let mut are_all_over = true;
                     for message in std::mem::take(&mut page.messages) {
                         if wanted.has(message.seq) {
                             let bytes = message.reference.size_bytes as usize;
                             taken = taken + Amount { messages: 1, bytes };
-                            self.take_message(state, message, now);
+                            are_all_over &= self.take_message(state, message, now).is_none();
                         }
                     }
                     let next_seq = state.next_seq;
@@ -110,6 +117,13 @@ impl PageTaker for WorkQueue {
                         .is_some_and(|remainder| remainder.take(wanted, &page, taken, next_seq));
                     if is_over {
                         state.remainder = None;
+                    } else if was_due && are_all_over {
+                        self.ask_for_page(state);
+                        state.disk_expires_at = Some(now.instant);
+                    } else {
+                        // As late as the last that was read: they expire in their order, mostly.
+                        let last = state.ready.values().next_back().and_then(|item| item.expires_at);
+                        state.note_expiry_on_disk(last);
                     }
                 }
             }

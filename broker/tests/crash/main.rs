@@ -8,6 +8,7 @@
 //!   ledger       what was published, promised, acknowledged, by one clock
 //!   inbox        what arrived at a subscriber, held against the ledger
 //!   publisher, subscriber, visitors    the clients
+//!   queue        a queue of its own, with producers and consumers
 //! ```
 //!
 //! `TIDEGATE_CRASH_CYCLES=200` for a long run, `TIDEGATE_CRASH_SEED` for the same choices again. Moments follow from
@@ -25,6 +26,7 @@ mod ledger;
 mod link;
 mod process;
 mod publisher;
+mod queue;
 mod subscriber;
 mod visitors;
 mod world;

@@ -36,6 +36,7 @@ pub(crate) fn subscription(filter: &str) -> Box<SubscriptionRecord> {
         overflow_acked: Overflow::DropOldest,
         conflate_ms: None,
         copies: Copies::PerClient,
+        owes_retained: false,
         selector: None,
     })
 }
@@ -195,6 +196,7 @@ impl<S: Store> Faulty<S> {
     }
 
     /// Pages asked for.
+    #[allow(dead_code, reason = "each test program uses another part of this")]
     pub(crate) fn loads(&self) -> usize {
         self.loads.load(Ordering::SeqCst)
     }

@@ -157,10 +157,24 @@ impl Decoder {
     /// The next frame, or `None` until more bytes were appended. Takes out of the buffer whole frames, the line
     /// ends between them, and a head as soon as it is whole. After an error the stream has no meaning any more.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
-        if matches!(self.progress, Progress::Head { .. }) && !self.decode_head(buffer)? {
-            return Ok(None);
+        if matches!(self.progress, Progress::Head { .. }) {
+            let is_whole = self.decode_head(buffer).map_err(|error| {
+                let receipt = error.receipt.or_else(|| self.receipt_so_far(buffer));
+                DecodeError { receipt, ..error }
+            })?;
+            if !is_whole {
+                return Ok(None);
+            }
         }
         self.decode_body(buffer)
+    }
+
+    /// The `receipt` among the header lines that were read before one that is wrong.
+    fn receipt_so_far(&self, buffer: &[u8]) -> Option<Utf8Bytes> {
+        let Progress::Head { command: Some(command), lines, .. } = &self.progress else { return None };
+        let head = Bytes::copy_from_slice(buffer.get(..lines.last()?.end)?);
+        let mut headers = lines.iter().filter_map(|line| self.header(*command, &head, line).ok());
+        headers.find(|header| header.name.as_str() == "receipt").map(|header| header.value)
     }
 
     /// Copies what an unfinished frame has of its headers, so that they keep no large buffer alive (SEC-17).

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! - [`frame`]: a frame as a value, and its bytes. [`codec`]: bytes to frames, within limits.
-//! - `destination`: what a destination means on the common topic space (WIRE §6).
+//! - `destination`: what a destination means on the common topic space, and back (WIRE §6).
 //! - `message`: a publication as MESSAGE, the larger part of it shared by all receivers; [`FORMS`]: that part where the
 //!   broker writes the head itself.
-//! - `session`: the conversation.
+//! - `session`: the conversation. `commands`: what each frame asks of the broker; `subscribe` and `durable`: what a
+//!   SUBSCRIBE says; `subscriptions`: those that there are, and what waits for ACK; `transaction`: what waits for COMMIT.
 
 pub mod codec;
 mod destination;

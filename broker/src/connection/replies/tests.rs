@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{CloseKind, Publish, Token};
 
-use self::world::{CLOSE_TIMEOUT, World, connect, failure, publication, published};
+use self::world::{CLOSE_TIMEOUT, World, connect, failure, publication, published, subscribe};
 use super::super::clock;
 use super::*;
 use crate::broker::Batch;
@@ -75,11 +75,61 @@ async fn an_identifier_whose_publish_was_not_stored_is_free_again() {
     let publish = Publish { publication, packet_id: Some(7) };
     let reply = world.ask(Request::Publish(Box::new(publish))).unwrap();
     let after = world.submit();
-    world.connection.answer(Answer { token: Token(1), reply, packet_id: Some(7), after }, clock());
+    let answer = Answer { token: Token(1), reply, packet_id: Some(7), entered: Vec::new(), after };
+    world.connection.answer(answer, clock());
     world.commit(Err(failure()));
     world.hears(&["1 refused: overloaded: the disk of the store fails"]).await;
     let reply = world.ask(Request::Release { packet_id: 7 });
     assert!(matches!(reply, Some(Reply::Released { known: false, .. })), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_publish_is_refused_with_the_one_that_it_repeats() {
+    let (mut world, _) = World::with(connect(Duration::from_secs(60), None)).await;
+    world.begins();
+    world.commit(Ok(()));
+    world.publishes_once(1, 7);
+    world.begins();
+    world.publishes_once(2, 7);
+    world.commit(Err(failure()));
+    // Whatever the repetition may have brought.
+    world.commit(Ok(()));
+    let refused = |token: u32| format!("{token} refused: overloaded: the disk of the store fails");
+    world.hears(&[&refused(1), &refused(2)]).await;
+    let reply = world.ask(Request::Release { packet_id: 7 });
+    assert!(matches!(reply, Some(Reply::Released { known: false, .. })), "{reply:?}");
+}
+
+#[tokio::test]
+async fn of_several_subscriptions_each_is_granted_by_its_own_commit() {
+    for (fails, expected, count) in
+        [(0, "1 subscribed, not 0", 1), (1, "1 subscribed, not 1", 1), (2, "1 subscribed", 2)]
+    {
+        let (mut world, _) = World::with(connect(Duration::from_secs(60), None)).await;
+        world.begins();
+        let (reply, mut batch) = world
+            .ask_all(Request::Subscribe(["a", "b"].map(|filter| subscribe(filter, QoS::AtLeastOnce)).into()));
+        let first = world.submit();
+        world.commit(Ok(()));
+        world.begins();
+        let second = world.submit();
+        for (commit, ticket) in [first, second].into_iter().enumerate() {
+            batch.entered[commit].ticket = ticket;
+            world.commit(if commit == fails { Err(failure()) } else { Ok(()) });
+        }
+        world.commit(Ok(()));
+        let answer = Answer {
+            token: Token(1),
+            reply: reply.unwrap(),
+            packet_id: None,
+            entered: batch.entered,
+            after: second,
+        };
+        world.connection.answer(answer, clock());
+        world.hears(&[expected]).await;
+        world.connection.broker.observe();
+        assert_eq!(world.connection.broker.metrics().subscriptions.value(), count, "{expected}");
+    }
 }
 
 #[tokio::test]

@@ -182,11 +182,13 @@ impl Run<'_> {
     ) -> Result<QueueSummary, StoreError> {
         let mut queue = Queue::default();
         let mut received = Vec::new();
+        let mut subscription_max = 0;
         self.belonging(Space::Queue, session, stream, |run, key, value| {
             let (_, seq) = keys::parse_queue(key)?;
             let stored = StoredReference::decode(value).ok()?;
             let reference = &stored.reference;
             queue.insert(seq, reference.size_bytes);
+            subscription_max = subscription_max.max(reference.subscription.0);
             match reference.received {
                 Some(packet_id) => received.push((seq, packet_id)),
                 None => run.count_body(&stored),
@@ -198,7 +200,7 @@ impl Run<'_> {
             Some(())
         })?;
         let Queue { first_seq, next_seq, count, bytes } = queue;
-        Ok(QueueSummary { first_seq, next_seq, count, bytes, received })
+        Ok(QueueSummary { first_seq, next_seq, count, bytes, received, subscription_max })
     }
 
     fn count_body(&mut self, stored: &StoredReference) {

@@ -41,6 +41,7 @@ fn subscription() -> SubscriptionRecord {
         overflow_acked: Overflow::Disconnect,
         conflate_ms: Some(250),
         copies: Copies::PerSubscription,
+        owes_retained: true,
         selector: Some("a = 1".into()),
     }
 }
@@ -83,8 +84,8 @@ fn check<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
     }
     bytes.push(0);
     assert_eq!(R::decode(&bytes), Err(RecordError::Trailing(1)));
-    bytes[0] = VERSION + 1;
-    assert_eq!(R::decode(&bytes), Err(RecordError::Version(VERSION + 1)));
+    bytes[0] = R::VERSION + 1;
+    assert_eq!(R::decode(&bytes), Err(RecordError::Version(R::VERSION + 1)));
 }
 
 #[test]
@@ -96,6 +97,17 @@ fn records_come_back_as_they_were() {
     check(&reference());
     check(&session());
     check(&SessionRecord { will: None, away: None, ..session() });
+}
+
+#[test]
+fn a_subscription_of_version_1_is_owed_nothing_and_selects_all() {
+    let plain = SubscriptionRecord { selector: None, ..subscription() };
+    let mut bytes = plain.encode();
+    // The version, and an array with two fields fewer.
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0xc3, 0xc0], "the last fields are the flag and nil");
+    (bytes[0], bytes[1]) = (1, bytes[1] - 2);
+    let expected = SubscriptionRecord { owes_retained: false, ..plain };
+    assert_eq!(SubscriptionRecord::decode(&bytes), Ok(expected));
 }
 
 #[test]
@@ -117,7 +129,7 @@ fn a_topic_with_a_wildcard_is_no_record() {
 fn a_claimed_length_allocates_nothing() {
     // An array of one field, which claims 4 GiB of payload or 4 G elements.
     for head in [0xc6, 0xdb, 0xdd, 0xdf] {
-        let bytes = [VERSION, 0x99, head, 0xff, 0xff, 0xff, 0xff];
+        let bytes = [PublicationRecord::VERSION, 0x99, head, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(PublicationRecord::decode(&bytes), Err(RecordError::Malformed));
     }
 }

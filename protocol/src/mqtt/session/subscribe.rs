@@ -3,7 +3,7 @@
 //!
 //! Spec: OASIS MQTT 5.0 §3.8–§3.11.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use super::send::reason_string;
 use super::{Handled, MqttSession, Phase, SUBSCRIBE, UNSUBSCRIBE};
@@ -74,7 +74,9 @@ impl MqttSession {
             selector: None,
             head: None,
             durable: None,
-            prefetch: None,
+            // Of a queue no more is held for it than it can take.
+            prefetch: NonZeroU16::new(self.client.receive_maximum.min(self.settings.max_inflight))
+                .filter(|_| self.client.receive_maximum < u16::MAX),
         })
     }
 

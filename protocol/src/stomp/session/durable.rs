@@ -21,15 +21,8 @@ pub(super) enum Dialect<'a> {
 impl<'a> Dialect<'a> {
     /// `None`: the frame asks for none.
     pub(super) fn of(frame: &'a Frame) -> Result<Option<Self>, SessionError> {
-        for header in NAME_HEADERS {
-            match frame.header(header) {
-                Some("") => {
-                    let why = "a name has at least one character";
-                    return Err(SessionError::BadHeader { name: header, why });
-                }
-                Some(name) => return Ok(Some(Self::ByName(name))),
-                None => {}
-            }
+        if let Some(name) = named(frame)? {
+            return Ok(Some(Self::ByName(name)));
         }
         // RabbitMQ took `persistent` for the same before there was `durable`.
         if !flag(frame, "durable")? && !flag(frame, "persistent")? {
@@ -60,6 +53,34 @@ impl<'a> Dialect<'a> {
             }
         }
     }
+}
+
+/// What RabbitMQ's clients say of a queue: it may be durable, as every queue here is, and cannot end with its last
+/// consumer.
+pub(super) fn check_queue(frame: &Frame) -> Result<(), SessionError> {
+    flag(frame, "durable")?;
+    if flag(frame, "auto-delete")? {
+        return Err(SessionError::BadHeader { name: "auto-delete", why: "a queue outlives its consumers" });
+    }
+    if named(frame)?.is_some() {
+        let why = "only a /topic/ has durable subscriptions";
+        return Err(SessionError::BadHeader { name: "destination", why });
+    }
+    Ok(())
+}
+
+fn named(frame: &Frame) -> Result<Option<&str>, SessionError> {
+    for header in NAME_HEADERS {
+        match frame.header(header) {
+            Some("") => {
+                let why = "a name has at least one character";
+                return Err(SessionError::BadHeader { name: header, why });
+            }
+            Some(name) => return Ok(Some(name)),
+            None => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Artemis, its older spelling, and ActiveMQ.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::destination::{Destinations, Kind};
 use super::super::frame::Frame;
 use super::super::{Separator, Settings, Version, forms};
-use super::durable::Dialect;
+use super::durable::{Dialect, check_queue};
 use super::error::SessionError;
 use super::publish::flag;
 use crate::publication::QoS;
@@ -196,15 +196,18 @@ fn group(frame: &Frame, kind: Kind, terms: Terms<'_>) -> Result<Option<ShareName
     group.map(Some).map_err(|error| SessionError::BadTopic { name: NAME, why: error.into() })
 }
 
-/// The name of a durable subscription. RabbitMQ's clients say of a queue that it is durable; every queue here is.
+/// The name of a durable subscription.
 fn durable(
     frame: &Frame,
     kind: Kind,
     filter: &TopicFilter,
     terms: Terms<'_>,
 ) -> Result<Option<Box<str>>, SessionError> {
+    if kind == Kind::Queue {
+        return check_queue(frame).map(|()| None);
+    }
     match (Dialect::of(frame)?, kind) {
-        (None, _) | (Some(Dialect::ById), Kind::Queue) => Ok(None),
+        (None, _) => Ok(None),
         (Some(dialect), Kind::Topic) => {
             dialect.name(terms.client_id, frame.header("id"), || Ok(filter.clone())).map(Some)
         }

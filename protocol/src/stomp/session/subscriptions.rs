@@ -148,15 +148,22 @@ impl Subscriptions {
         frame: &Frame,
         terms: Terms<'_>,
     ) -> Result<Unsubscribed, SessionError> {
-        let Some(dialect) = Dialect::of(frame)? else {
-            let key = Key::read(frame, terms.version)?;
-            let id = self.find(&key).ok_or(SessionError::NoSuchSubscription)?;
+        let key = Key::read(frame, terms.version);
+        let live = key.as_ref().ok().and_then(|key| self.find(key));
+        let live_kind = live.and_then(|id| self.by_id.get(&id)).map(|subscription| subscription.kind);
+        // A client may repeat what it said of its queue.
+        let dialect = if live_kind == Some(Kind::Queue) { None } else { Dialect::of(frame)? };
+        let Some(dialect) = dialect else {
+            let id = self.find(&key?).ok_or(SessionError::NoSuchSubscription)?;
             return self.remove(id, None);
         };
         let named = frame.header("id").and_then(|id| self.find(&Key::Id(id.into())));
         let name = dialect.name(terms.client_id, frame.header("id"), || {
             match (frame.header("destination"), named.and_then(|id| self.by_id.get(&id))) {
-                (Some(destination), _) => filter(destination, terms).map(|(_, filter)| filter),
+                (Some(destination), _) => match filter(destination, terms)? {
+                    (Kind::Topic, filter) => Ok(filter),
+                    _ => Err(SessionError::NoSuchSubscription),
+                },
                 (None, Some(subscription)) => Ok(subscription.filter.clone()),
                 (None, None) => Err(SessionError::MissingHeader("destination")),
             }

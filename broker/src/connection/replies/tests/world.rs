@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicIsize, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -14,31 +13,29 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tidegate_protocol::publication::{Publication, QoS};
 use tidegate_protocol::session::{
-    Connect, DataLane, Delivery, Lag, LagNotice, Output, Overflow, Publish, Published, Reading, Session,
-    Token, Wants, Will,
+    Connect, DataLane, Delivery, Lag, Output, Publish, Published, Reading, Session, Token, Wants, Will,
 };
 use tidegate_protocol::subprotocol::Family;
 use tidegate_protocol::topic::{Topic, TopicLimits};
 use tidegate_protocol::websocket::Message;
 use tokio::net::{TcpListener, TcpStream};
 
+use self::core::Setup;
+pub(super) use self::core::subscribe;
 use super::super::super::{Brake, Opened, Settings, clock};
 use super::super::*;
-use crate::auth::{Anonymous, Authenticator, Peer};
-use crate::broker::{Batch, Broker, Rules};
+use crate::auth::Peer;
+use crate::broker::{Batch, Broker};
 use crate::durability::Durability;
-use crate::metrics::Metrics;
-use crate::outbox::Shared;
 use crate::outbox::queue::Limits;
-use crate::outbox::writer::WriteLimits;
-use crate::retained::{Retained, RetainedLimits};
-use crate::router::shared::Strategy;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Change, CheckReport, Page, PageLimits, Progress, Recovered, Recovery, SessionKey, StatsReport, Store,
     StoreError, Ticket, Writer,
 };
-use crate::topic_rules::TopicRules;
+
+#[path = "../../../../tests/support/core.rs"]
+mod core;
 
 /// A commit is done when the test says how it ended, and fails at the end of the test.
 struct Gate {
@@ -101,7 +98,11 @@ impl Session for Listener {
     fn handle_reply(&mut self, token: Token, reply: Reply, _now: Instant) {
         let what = match reply {
             Reply::Connected(_) => "connected".to_owned(),
-            Reply::Subscribed(_) => "subscribed".to_owned(),
+            Reply::Subscribed(results) => {
+                let refused = (0..).zip(&results).filter(|(_, result)| result.is_err());
+                let refused: String = refused.map(|(index, _)| format!(", not {index}")).collect();
+                format!("subscribed{refused}")
+            }
             Reply::Published(_) => "published".to_owned(),
             Reply::Refused(refusal) => format!("refused: {refusal}"),
             other => format!("{other:?}"),
@@ -151,38 +152,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn broker(durability: &Arc<Durability>) -> Broker {
-    let metrics = Metrics::new(clock().instant);
-    let rules = Rules {
-        qos_max: QoS::ExactlyOnce,
-        overflow_qos0: Overflow::DropOldest,
-        overflow_qos1: Overflow::Disconnect,
-        overflow_offline: Overflow::DropOldest,
-        retain: true,
-        retained_batch: 100,
-        session_expiry_default: Duration::ZERO,
-        session_expiry_max: Duration::from_secs(3600),
-        sessions_max: 100,
-        queues: Default::default(),
-        shared_strategy: Strategy::RoundRobin,
+    let limits = Limits {
+        messages_max: 10,
+        bytes_max: 1 << 20,
+        publish_wait: Duration::from_secs(1),
+        slow_after: Duration::from_secs(1),
     };
-    let shared = Shared {
-        limits: Limits {
-            messages_max: 10,
-            bytes_max: 1 << 20,
-            publish_wait: Duration::from_secs(1),
-            slow_after: Duration::from_secs(1),
-        },
-        write: WriteLimits { coalesce_bytes: 1 << 14, batch_bytes: 1 << 16 },
-        publication_bytes: Arc::new(AtomicUsize::new(0)),
-        entries: AtomicIsize::new(0),
-        total_bytes_max: usize::MAX,
-        metrics: Arc::clone(&metrics),
-    };
-    let retained = Retained::new(RetainedLimits { messages_max: 100, bytes_max: 1 << 20 });
-    let authenticator = Authenticator::new(Anonymous::Always);
-    let topic_rules = TopicRules::new(Vec::new());
-    Broker::new(rules, topic_rules, authenticator, retained, Arc::new(shared), metrics)
-        .with_durability(Arc::clone(durability))
+    Setup { limits, ..Setup::default() }.build().with_durability(Arc::clone(durability))
 }
 
 const fn settings() -> Settings {
@@ -201,17 +177,7 @@ const fn settings() -> Settings {
 
 pub(super) fn connect(expiry: Duration, will: Option<Publication>) -> Connect {
     let will = will.map(|publication| Box::new(Will { publication, delay: Duration::ZERO, expiry: None }));
-    Connect {
-        client_id: Some("c".into()),
-        clean_start: true,
-        session_expiry: Some(expiry),
-        subscriptions_max: 10,
-        forms: None,
-        credentials: None,
-        will,
-        packet_bytes_max: None,
-        lag: LagNotice::Silent,
-    }
+    Connect { will, ..core::connect("c", true, expiry) }
 }
 
 pub(super) fn publication() -> Publication {
@@ -256,13 +222,33 @@ impl World {
 
     /// What the core says to a request of this client.
     pub(super) fn ask(&mut self, request: Request) -> Option<Reply> {
+        self.ask_all(request).0
+    }
+
+    /// And what else comes of it.
+    pub(super) fn ask_all(&mut self, request: Request) -> (Option<Reply>, Batch) {
         let Connection { broker, client, peer, .. } = &mut self.connection;
-        broker.handle(client, peer, request, clock(), &mut Batch::default())
+        let mut batch = Batch::default();
+        (broker.handle(client, peer, request, clock(), &mut batch), batch)
     }
 
     /// A publish at QoS 0.
     pub(super) fn publishes(&mut self, token: u32) {
-        let request = Request::Publish(Box::new(Publish { publication: publication(), packet_id: None }));
+        self.requests(
+            token,
+            Request::Publish(Box::new(Publish { publication: publication(), packet_id: None })),
+        );
+    }
+
+    /// A publish at QoS 2.
+    pub(super) fn publishes_once(&mut self, token: u32, packet_id: u16) {
+        let mut publication = publication();
+        publication.qos = QoS::ExactlyOnce;
+        let publish = Publish { publication, packet_id: Some(packet_id) };
+        self.requests(token, Request::Publish(Box::new(publish)));
+    }
+
+    fn requests(&mut self, token: u32, request: Request) {
         self.outputs.lock().push_back(Output::Request(Token(token), request));
         self.connection.drain(&mut Lane::Control, clock());
     }
@@ -281,7 +267,7 @@ impl World {
 
     /// What the core has answered.
     pub(super) fn answer(&mut self, token: u32, reply: Reply, after: Ticket) {
-        let answer = Answer { token: Token(token), reply, packet_id: None, after };
+        let answer = Answer { token: Token(token), reply, packet_id: None, entered: Vec::new(), after };
         self.connection.answer(answer, clock());
     }
 
@@ -324,7 +310,7 @@ impl Drop for World {
 
 pub(super) fn published(token: u32, after: Ticket) -> Answer {
     let reply = Reply::Published(Published { matched: 1 });
-    Answer { token: Token(token), reply, packet_id: None, after }
+    Answer { token: Token(token), reply, packet_id: None, entered: Vec::new(), after }
 }
 
 pub(super) fn failure() -> StoreError {
