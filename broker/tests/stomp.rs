@@ -421,6 +421,60 @@ async fn an_answer_comes_to_whoever_asked_and_to_nobody_else() {
     broker.stop().await;
 }
 
+/// A session that outlives its connection.
+async fn keeper(broker: &Broker) -> Mqtt {
+    let mut client = Mqtt::open(broker, MqttVersion::V5, support::socket::Ask::default()).await;
+    let mut connect = mqtt::connect(MqttVersion::V5, "keeper");
+    connect.clean_start = false;
+    connect.properties.get_or_insert_default().session_expiry_interval_s = Some(3600);
+    client.connect(connect).await;
+    client
+}
+
+#[tokio::test]
+async fn answers_are_not_for_whoever_had_the_number_before_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let broker = Broker::start(&stored(directory.path())).await;
+    let mut spy = keeper(&broker).await;
+    let mut own = None;
+    for number in 0..64 {
+        let filter = format!("$temp/{number}/#");
+        let granted = spy.subscribe_all(vec![mqtt::subscription(&filter, QoS::AtLeastOnce)]).await;
+        if !granted[0].is_error() {
+            own = Some(number);
+            break;
+        }
+    }
+    spy.subscribe("end", QoS::AtLeastOnce).await;
+    broker.stop().await;
+    let broker = Broker::start(&stored(directory.path())).await;
+    let mut client = connected(&broker).await;
+    let mut server = Mqtt::connected(&broker, MqttVersion::V5).await;
+    server.subscribe("service", QoS::AtMostOnce).await;
+    let ask = [("destination", "/topic/service"), ("reply-to", "/temp-queue/a")];
+    client.send(&frame(Command::Send, &ask).with_body("?".to_owned())).await;
+    let reply_to = server.delivery().await.properties.unwrap().response_topic.unwrap();
+    assert_eq!(*reply_to, format!("$temp/{}/a", own.unwrap()), "the number is the same");
+    assert!(!server.publish_acked(&reply_to, "secret").await.is_error());
+    server.publish_acked("end", "end").await;
+    assert_eq!(&*keeper(&broker).await.delivery().await.payload, b"end");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_retained_for_a_connection() {
+    let broker = Broker::start("").await;
+    let mut client = Mqtt::connected(&broker, MqttVersion::V5).await;
+    let mut publish = mqtt::publish("$temp/1/a", "x");
+    (publish.retain, publish.qos, publish.packet_id) = (true, QoS::AtLeastOnce, 7);
+    client.publish(publish).await;
+    match client.packet().await {
+        mqtt::Packet::PubAck(ack) => assert!(ack.reason.is_error(), "{ack:?}"),
+        other => panic!("a refusal was expected, not {other:?}"),
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn no_local_leaves_out_what_the_client_says_itself() {
     let broker = Broker::start("").await;

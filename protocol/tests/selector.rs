@@ -333,6 +333,8 @@ fn like_matches_the_whole_text() {
         ("quote LIKE '%''_'", Yes),
         ("quote LIKE 'it''''s' ESCAPE ''''", Yes),
         ("destination LIKE '%/_rd_r%'", Yes),
+        ("colour LIKE '%_e_%'", Yes),
+        ("colour LIKE '%_e__%'", No),
         ("count LIKE '_'", Yes),
     ]);
 }
@@ -344,6 +346,24 @@ fn a_pattern_full_of_wildcards_takes_no_time() {
     properties.user.push(("long".into(), "a".repeat(5000).into()));
     let selector = format!("long LIKE '{}b'", "%a".repeat(1000));
     assert_eq!(truth(&selector, &publication), No);
+}
+
+#[test]
+fn what_is_searched_for_is_as_long_as_one_pass_can_see() {
+    let like = |length: usize| format!("colour LIKE '%{}_%'", "r".repeat(length - 1));
+    assert_eq!(truth(&like(64), &order()), No);
+    check_error(&like(65), "too many characters stand between two '%'", 13);
+    let mut publication = order();
+    let long = format!("{}xyz", "a".repeat(5000));
+    publication.properties.as_mut().unwrap().user.push(("long".into(), long.into()));
+    for (pattern, expected) in [
+        (format!("%{}_yz%", "a".repeat(61)), Yes),
+        (format!("%{}_zz%", "a".repeat(61)), No),
+        (format!("%{}yz%", "_".repeat(62)), Yes),
+        (format!("%{}yz_%", "_".repeat(61)), No),
+    ] {
+        assert_eq!(truth(&format!("long LIKE '{pattern}'"), &publication), expected, "{pattern}");
+    }
 }
 
 fn check_error(selector: &str, reason: &str, position: usize) {

@@ -310,7 +310,11 @@ fn is_stored(
 }
 
 fn check_topic(publication: &Publication) -> Result<(), Refusal> {
-    if publication.topic.is_reserved() && !is_temporary(&publication.topic) {
+    let is_temporary = is_temporary(publication.topic.as_str());
+    if is_temporary && publication.retain {
+        return Err(Refusal::BadTopic("nothing is retained below \"$temp/\": it is of a connection"));
+    }
+    if publication.topic.is_reserved() && !is_temporary {
         return Err(Refusal::BadTopic("topics that begin with '$' belong to the broker")); // SEC-22
     }
     Ok(())

@@ -308,7 +308,8 @@ impl Broker {
             (Kind::Queue, _) => TopicFilter::parse(name.as_str(), &TopicLimits::STANDARD).ok(),
         };
         let is_idle = name.kind() == Kind::Queue && summary == QueueSummary::default();
-        let Some(filter) = filter.filter(|_| !is_idle) else {
+        let is_over = |filter: &TopicFilter| is_idle || is_temporary(filter.as_str());
+        let Some(filter) = filter.filter(|filter| !is_over(filter)) else {
             return durability.note(vec![Change::RemoveSession(key)]);
         };
         self.queues.restore(name, |news| {
@@ -344,9 +345,10 @@ pub(super) fn check_filter(client: &Client, filter: &TopicFilter) -> Result<(), 
     if owner == Some(client.outbox.client()) { Ok(()) } else { Err(Refusal::NotAuthorized) }
 }
 
-/// Whether clients may publish there though it begins with `$`.
-pub(super) fn is_temporary(topic: &Topic) -> bool {
-    topic.as_str().starts_with(TEMPORARY_PREFIX)
+/// Whether a topic, or all that a filter matches, is of one connection: clients may publish there though it begins with
+/// `$`. Nothing of it outlives the connection, whose number another one may have in the next run.
+pub(super) fn is_temporary(topic: &str) -> bool {
+    topic.starts_with(TEMPORARY_PREFIX)
 }
 
 fn user_of(client: &Client) -> Option<&str> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate_protocol::publication::Publication;
 use tidegate_protocol::session::{Refusal, Will};
 
-use super::queueing::consumed;
+use super::queueing::{consumed, is_temporary};
 use super::remembering::NEVER;
 use super::{Batch, Broker, FIRST_MAILBOX, Now};
 use crate::durability::Durability;
@@ -75,6 +75,12 @@ impl Broker {
             Arc::clone(durability),
             Restored { expiry, expires_at: Some(expires_at), will, lost: record.lost, received, queue },
         );
+        let (over, subscriptions): (Vec<_>, Vec<_>) =
+            subscriptions.into_iter().partition(|record| is_temporary(record.key.filter.as_str()));
+        if !over.is_empty() {
+            let forget = |record: SubscriptionRecord| Change::RemoveSubscription(key, record.key);
+            durability.note(over.into_iter().map(forget).collect());
+        }
         let restored = |record: SubscriptionRecord| {
             // What is retained comes behind the sessions, and the cursor finds it then.
             let cursor = record.owes_retained.then(|| self.retained.matching_names(&record.key.filter));
