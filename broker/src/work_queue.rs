@@ -111,8 +111,10 @@ struct Item {
     place: Option<Arc<Stored>>,
     /// A consumer may have had it.
     is_redelivered: bool,
-    /// The consumer that did not want it.
+    /// The consumer that did not want it last.
     refused_by: Option<u64>,
+    /// How often it was refused.
+    refusals: u8,
 }
 
 impl WorkQueue {
@@ -441,6 +443,7 @@ impl WorkQueue {
             place: entry.stored,
             is_redelivered: false,
             refused_by: None,
+            refusals: 0,
         }
     }
 

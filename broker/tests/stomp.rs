@@ -106,8 +106,8 @@ async fn with_ack_auto_sent_is_consumed() {
 }
 
 #[tokio::test]
-async fn a_refused_message_goes_to_another_once() {
-    let broker = Broker::start("").await;
+async fn a_refused_message_goes_to_another_as_often_as_the_operator_says() {
+    let broker = Broker::start("[work_queue]\nmax_refusals = 1").await;
     let consume = [("id", "1"), ("destination", "/queue/jobs"), ("ack", "client-individual")];
     let (mut one, mut other) = (connected(&broker).await, connected(&broker).await);
     subscribe(&mut one, &consume).await;

@@ -1,5 +1,7 @@
 """Queues, acknowledgements and transactions as STOMP libraries that nobody here wrote use them."""
 
+import time
+
 from stomp_cases import SINCE_1_1, each, expect_bodies, fill, nothing_but
 from world import expect
 
@@ -167,6 +169,32 @@ def _(using):
     clients[1].ack(message)
     clients[0].unsubscribe("sub-1")
     nothing_but(clients[1], b"next", lambda body: clients[0].send(using.queue, body))
+
+
+@each("what the only consumer had when it was cut is marked as redelivered for the next")
+def _(using):
+    client = using.open()
+    client.subscribe(using.queue, ack="client")
+    wanted = fill(using, using.queue, 2)
+    expect_bodies(client, wanted)
+    client.kill()
+    client.wait_closed()
+    other = using.open()
+    other.subscribe(using.queue, ack="client")
+    for message in expect_bodies(other, wanted):
+        expect(message.info["headers"].get("redelivered"), "true", "redelivered")
+
+
+@each("a message that two have refused comes a third time, and ACK ends it", versions=SINCE_1_1)
+def _(using):
+    clients = [using.open(), using.open()]
+    for client in clients:
+        client.subscribe(using.queue, ack="client")
+    clients[0].send(using.queue, b"hot potato")
+    for turn in (0, 1):
+        clients[turn].nack(expect_bodies(clients[turn], [b"hot potato"])[0])
+    third = next(client for client in clients * 150 if not client.is_silent() or time.sleep(0.05))
+    third.ack(expect_bodies(third, [b"hot potato"])[0])
 
 
 @each("NACK with requeue:false drops a message", versions=SINCE_1_1)

@@ -235,6 +235,7 @@ pub struct WorkQueue {
     #[serde(with = "units::or_none")]
     pub message_ttl: Option<Duration>,
     pub when_full: WhenFull,
+    pub max_refusals: u8,
     pub prefetch: u16,
 }
 

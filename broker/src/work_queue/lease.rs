@@ -63,12 +63,13 @@ impl Lease {
         drop(self.item.lock().take());
     }
 
-    /// The consumer does not want it: another gets it, once. `false`: another did not want it before.
+    /// The consumer does not want it: another gets it. `false`: it was refused too often, and is over.
     pub(crate) fn refuse(&self) -> bool {
         let mut item = self.item.lock();
         match &mut *item {
-            Some(waiting) if waiting.refused_by.is_none() => {
+            Some(waiting) if waiting.refusals < self.queue.limits.refusals_max => {
                 waiting.refused_by = Some(self.consumer);
+                waiting.refusals += 1;
                 true
             }
             _ => {

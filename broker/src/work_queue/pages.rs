@@ -83,6 +83,7 @@ impl WorkQueue {
             place: Some(place),
             is_redelivered: seq < known_until,
             refused_by: None,
+            refusals: 0,
         };
         self.enter(state, seq, item);
         Some(())

@@ -14,6 +14,8 @@ pub struct Limits {
     pub message_ttl: Option<Duration>,
     /// What a full queue does.
     pub when_full: WhenFull,
+    /// A message that consumers refuse more often is dropped.
+    pub refusals_max: u8,
 }
 
 /// What a full queue does.
@@ -46,6 +48,7 @@ impl Default for Rules {
             bytes_max: 256 * 1024 * 1024,
             message_ttl: Some(Duration::from_secs(7 * 24 * 60 * 60)),
             when_full: WhenFull::Refuse,
+            refusals_max: 6,
         };
         let durable_limits = Limits { message_ttl: None, when_full: WhenFull::DropOldest, ..limits };
         Self { limits, durable_limits, queues_max: 10_000, prefetch: NonZeroU16::MIN.saturating_add(31) }
