@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{DropReason, Overflow, Refusal, Reply, Request, Settlement, Tag, WillFate};
 
+use self::queueing::Temporaries;
 pub(crate) use self::restoring::restored_publication;
 use crate::auth::{Authenticator, Peer};
 use crate::client::Client;
@@ -87,6 +88,7 @@ pub struct Broker {
     router: Router<Subscription>,
     groups: Groups<Subscription>,
     queues: Queues,
+    temporaries: Temporaries,
     retained: Retained,
     registry: Registry,
     deadlines: Deadlines,
@@ -164,6 +166,7 @@ impl Broker {
         Self {
             registry: Registry::new(rules.sessions_max),
             queues: Queues::new(rules.queues.queues_max),
+            temporaries: Temporaries::new(),
             rules,
             topic_rules,
             authenticator,

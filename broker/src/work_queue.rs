@@ -95,6 +95,8 @@ struct State {
     /// When the first of those on the disk alone expires, about.
     disk_expires_at: Option<Instant>,
     consumers: Consumers,
+    /// No consumer selects what is ready before this place.
+    passed_until: u64,
     /// Since when nobody consumes.
     abandoned_at: Option<Instant>,
     has_ended: bool,
@@ -352,6 +354,7 @@ impl WorkQueue {
         self.is_asked_for.store(true, Ordering::Relaxed);
         let replaced = if is_exclusive { state.consumers.take_all() } else { Vec::new() };
         state.consumers.insert(consumer);
+        state.passed_until = 0; // it may select other messages
         state.abandoned_at = None;
         self.ask(&mut state);
         drop(state);
@@ -452,6 +455,7 @@ impl WorkQueue {
         if state.has_ended {
             return; // its place goes with it
         }
+        state.passed_until = state.passed_until.min(seq);
         if state.ready.insert(seq, item).is_none() {
             self.shared.entered(1);
         }
@@ -519,6 +523,7 @@ impl State {
             known_until: 0,
             disk_expires_at: None,
             consumers: Consumers::default(),
+            passed_until: 0,
             abandoned_at: None,
             has_ended: false,
         }
@@ -552,5 +557,5 @@ impl Item {
     }
 }
 
-/// With a store, no more wait in memory.
+/// With a store, no more wait in memory, but for what no selector wants.
 const READY_MAX: usize = 1024;

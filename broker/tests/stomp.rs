@@ -87,7 +87,6 @@ async fn a_queue_keeps_messages_and_shows_its_own_name() {
         ack(&mut consumer, &message).await;
     }
     is_drained(&broker).await;
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -102,7 +101,6 @@ async fn with_ack_auto_sent_is_consumed() {
     let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     assert_eq!(bodies(&mut consumer, 100).await, expected, "more than any prefetch");
     is_drained(&broker).await;
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -127,7 +125,6 @@ async fn a_refused_message_goes_to_another_as_often_as_the_operator_says() {
     let message = one.delivery().await;
     answer(&mut one, Command::Nack, &message, &[("requeue", "false")]).await;
     is_drained(&broker).await;
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -143,7 +140,6 @@ async fn an_only_consumer_gets_what_it_refused_once_more() {
     assert_eq!((text(&second), second.header("redelivered")), ("x", Some("true")));
     ack(&mut consumer, &second).await;
     is_drained(&broker).await;
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -173,7 +169,6 @@ async fn unsubscribing_gives_back_what_was_not_acknowledged() {
         subscribe(&mut other, &consume).await;
         assert_eq!(bodies(&mut other, 2).await, ["a", "b"]);
     }
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -195,7 +190,6 @@ async fn what_a_consumer_had_shows_it_though_it_waited_on_the_disk_meanwhile() {
         let message = heir.delivery().await;
         assert_eq!((text(&message), message.header("redelivered")), (expected, redelivered));
     }
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -213,7 +207,6 @@ async fn prefetch_count_bounds_what_is_with_a_consumer() {
     }
     assert_eq!(text(&slow.delivery().await), "0");
     assert_eq!(bodies(&mut quick, 4).await, ["1", "2", "3", "4"]);
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -230,7 +223,6 @@ async fn a_group_has_members_of_all_protocols() {
     let (one, other) = (text(&stomp.delivery().await).to_owned(), mqtt.delivery().await.payload);
     assert_eq!([one.as_bytes(), &other[..]].concat().len(), 2);
     assert_ne!(one.as_bytes(), &other[..], "each got one of the two");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -248,7 +240,6 @@ async fn mqtt_consumes_the_same_queue() {
     subscribe(&mut consumer, &[("id", "1"), ("destination", "/queue/jobs")]).await;
     drop(mqtt);
     assert_eq!(text(&consumer.delivery().await), "y");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -277,7 +268,6 @@ async fn a_transaction_is_all_or_nothing() {
     client.send_for_receipt(frame(Command::Commit, &[("transaction", "t")])).await;
     assert_eq!(bodies(&mut reader, 2).await, ["1", "2"], "and nothing of what was refused");
     assert_eq!(broker.metric("tidegate_work_queue_messages").await, 0);
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -297,7 +287,6 @@ async fn an_aborted_transaction_leaves_its_acknowledgements_open() {
     answer(&mut consumer, Command::Ack, &message, &[("transaction", "t")]).await;
     consumer.send_for_receipt(frame(Command::Commit, &[("transaction", "t")])).await;
     is_drained(&broker).await;
-    broker.stop().await;
 }
 
 /// Each dialect: what CONNECT says, what SUBSCRIBE says, what UNSUBSCRIBE says to forget it.
@@ -368,7 +357,6 @@ async fn a_durable_subscription_has_one_client_the_newest() {
     assert!(error.is_some(), "it is told");
     let again = second.delivery().await;
     assert_eq!((text(&again), again.header("redelivered")), ("a", Some("true")));
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -380,7 +368,6 @@ async fn an_unsubscribed_durable_subscription_goes_on_without_its_client() {
     send(&mut sender, "/topic/t", "a").await;
     let mut client = durable(&broker, &DIALECTS[0], &[]).await;
     assert_eq!(text(&client.delivery().await), "a");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -398,7 +385,6 @@ async fn another_filter_under_a_durable_name_begins_anew() {
     send(&mut sender, "/topic/t", "t").await;
     send(&mut sender, "/topic/u", "u").await;
     assert_eq!(text(&client.delivery().await), "u");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -418,47 +404,28 @@ async fn an_answer_comes_to_whoever_asked_and_to_nobody_else() {
     let reply = client.delivery().await;
     assert_eq!((text(&reply), reply.header("destination")), ("!", Some("/temp-queue/answers")));
     assert_eq!(reply.header("subscription"), Some("/temp-queue/answers"));
-    broker.stop().await;
-}
-
-/// A session that outlives its connection.
-async fn keeper(broker: &Broker) -> Mqtt {
-    let mut client = Mqtt::open(broker, MqttVersion::V5, support::socket::Ask::default()).await;
-    let mut connect = mqtt::connect(MqttVersion::V5, "keeper");
-    connect.clean_start = false;
-    connect.properties.get_or_insert_default().session_expiry_interval_s = Some(3600);
-    client.connect(connect).await;
-    client
 }
 
 #[tokio::test]
-async fn answers_are_not_for_whoever_had_the_number_before_a_restart() {
-    let directory = TempDir::new().unwrap();
-    let broker = Broker::start(&stored(directory.path())).await;
-    let mut spy = keeper(&broker).await;
-    let mut own = None;
-    for number in 0..64 {
-        let filter = format!("$temp/{number}/#");
-        let granted = spy.subscribe_all(vec![mqtt::subscription(&filter, QoS::AtLeastOnce)]).await;
-        if !granted[0].is_error() {
-            own = Some(number);
-            break;
-        }
-    }
-    spy.subscribe("end", QoS::AtLeastOnce).await;
-    broker.stop().await;
-    let broker = Broker::start(&stored(directory.path())).await;
-    let mut client = connected(&broker).await;
+async fn an_address_for_answers_tells_nothing_of_another() {
+    let broker = Broker::start("").await;
     let mut server = Mqtt::connected(&broker, MqttVersion::V5).await;
     server.subscribe("service", QoS::AtMostOnce).await;
     let ask = [("destination", "/topic/service"), ("reply-to", "/temp-queue/a")];
-    client.send(&frame(Command::Send, &ask).with_body("?".to_owned())).await;
-    let reply_to = server.delivery().await.properties.unwrap().response_topic.unwrap();
-    assert_eq!(*reply_to, format!("$temp/{}/a", own.unwrap()), "the number is the same");
-    assert!(!server.publish_acked(&reply_to, "secret").await.is_error());
-    server.publish_acked("end", "end").await;
-    assert_eq!(&*keeper(&broker).await.delivery().await.payload, b"end");
-    broker.stop().await;
+    let (mut one, mut other) = (connected(&broker).await, connected(&broker).await);
+    let mut addresses = Vec::new();
+    for client in [&mut one, &mut other] {
+        client.send(&frame(Command::Send, &ask)).await;
+        let question = server.delivery().await;
+        addresses.push(question.properties.unwrap().response_topic.unwrap().to_string());
+    }
+    assert_ne!(addresses[0], addresses[1]);
+    for address in &addresses {
+        assert_eq!(address.len(), "$temp//a".len() + 32, "{address}");
+        // Whoever knows it can answer, and nobody else can listen.
+        let refused = server.subscribe_all(vec![mqtt::subscription(address, QoS::AtMostOnce)]).await;
+        assert!(refused[0].is_error());
+    }
 }
 
 #[tokio::test]
@@ -472,7 +439,6 @@ async fn nothing_is_retained_for_a_connection() {
         mqtt::Packet::PubAck(ack) => assert!(ack.reason.is_error(), "{ack:?}"),
         other => panic!("a refusal was expected, not {other:?}"),
     }
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -484,7 +450,6 @@ async fn no_local_leaves_out_what_the_client_says_itself() {
     send(&mut client, "/topic/t", "own").await;
     send(&mut other, "/topic/t", "other").await;
     assert_eq!(text(&client.delivery().await), "other");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -513,7 +478,6 @@ async fn a_selector_chooses_by_headers_on_topics_and_queues() {
     wrong.send(&frame(Command::Subscribe, &headers)).await;
     let (error, _) = wrong.end().await;
     assert!(error.unwrap().header("message").unwrap().contains("selector"));
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -532,5 +496,32 @@ async fn a_durable_subscription_keeps_its_selector_across_a_restart() {
     }
     let mut client = durable(&broker, &DIALECTS[1], &more).await;
     assert_eq!(text(&client.delivery().await), "a");
-    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_selector_finds_what_stands_behind_much_that_nobody_wants() {
+    let directory = TempDir::new().unwrap();
+    for settings in ["", &stored(directory.path())] {
+        let broker = Broker::start(settings).await;
+        let mut consumer = connected(&broker).await;
+        let selected = ("selector", "kind = 'wanted'");
+        subscribe(&mut consumer, &[("id", "1"), ("destination", "/queue/jobs"), selected]).await;
+        let mut sender = connected(&broker).await;
+        let unwanted = frame(Command::Send, &[("destination", "/queue/jobs"), ("kind", "other")]);
+        for number in 0..2500 {
+            sender.send(&unwanted.clone().with_body(number.to_string())).await;
+        }
+        let wanted = frame(Command::Send, &[("destination", "/queue/jobs"), ("kind", "wanted")]);
+        sender.send_for_receipt(wanted.with_body("x".to_owned())).await;
+        assert_eq!(text(&consumer.delivery().await), "x");
+        // Whoever comes for the rest finds it, in its order.
+        let mut other = connected(&broker).await;
+        subscribe(&mut other, &[("id", "1"), ("destination", "/queue/jobs")]).await;
+        for expected in 0..2500 {
+            assert_eq!(text(&other.delivery().await), expected.to_string());
+        }
+        is_drained(&broker).await;
+        drop((consumer, sender, other));
+        broker.stop().await;
+    }
 }

@@ -80,7 +80,6 @@ async fn messages_wait_for_their_first_consumer_in_order() {
         done(&mut client, &job).await;
     }
     broker.metric_becomes("tidegate_work_queue_messages", |left| left == 0).await;
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -92,7 +91,6 @@ async fn what_was_published_at_qos_0_waits_too() {
     let mut client = consumer(&broker, 10).await;
     let job = job(&mut client).await;
     assert_eq!((text(&job).as_str(), job.qos), ("x", QoS::AtLeastOnce));
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -114,7 +112,6 @@ async fn each_message_goes_to_one_and_the_spread_is_even() {
         }
     }
     assert_eq!(seen.len(), CONSUMERS * EACH, "none came twice");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -139,7 +136,6 @@ async fn a_consumer_gets_no_more_than_its_prefetch_and_the_others_go_on() {
         tokio::time::timeout(Duration::from_millis(200), job(&mut quick)),
     );
     assert_eq!([one.is_ok(), other.is_ok()].iter().filter(|came| **came).count(), 1);
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -158,7 +154,6 @@ async fn what_a_consumer_had_when_it_died_goes_to_another_first() {
         assert_eq!((text(&job), job.dup), (expected, false), "DUP is between a broker and one client");
         done(&mut heir, &job).await;
     }
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -176,7 +171,6 @@ async fn a_full_queue_refuses_and_loses_nothing() {
     broker.metric_becomes("tidegate_work_queue_messages", |left| left == 0).await;
     assert_eq!(publisher.publish_acked(JOBS, "yes").await, ReasonCode::SUCCESS);
     assert_eq!(text(&job(&mut client).await), "yes");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -188,7 +182,6 @@ async fn a_full_queue_drops_the_oldest_where_the_operator_says_so() {
         assert_eq!(text(&job(&mut client).await), expected);
     }
     assert_eq!(broker.metric("tidegate_drops_total{reason=\"oldest\"}").await, 3);
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -200,7 +193,6 @@ async fn too_many_queues_are_refused_by_name() {
     {
         assert_eq!(!publisher.publish_acked(topic, "x").await.is_error(), expected, "{topic}");
     }
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -218,7 +210,6 @@ async fn a_queue_is_consumed_by_its_name_and_watched_by_anybody() {
     assert_eq!(text(&job(&mut client).await), "x", "a copy");
     let mut consumer = consumer(&broker, 1).await;
     assert_eq!(text(&job(&mut consumer).await), "x", "the message");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -245,7 +236,6 @@ async fn a_session_that_comes_back_consumes_again_and_has_nothing_of_before() {
     assert!(worker.connect(lasting()).await.session_present);
     let job_b = job(&mut worker).await;
     assert_eq!((text(&job_b).as_str(), job_b.dup), ("b", false));
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -256,7 +246,6 @@ async fn an_expired_message_is_given_to_nobody() {
     .await;
     send(&broker, ["old".to_owned()]).await;
     broker.metric_becomes("tidegate_drops_total{reason=\"expired\"}", |count| count == 1).await;
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -286,7 +275,6 @@ async fn queues_survive_a_restart_with_what_was_with_consumers() {
 
     let broker = Broker::start(&settings).await;
     assert_eq!(broker.metric("tidegate_work_queues").await, 0, "what was consumed does not come back");
-    broker.stop().await;
 }
 
 #[tokio::test]
@@ -300,5 +288,4 @@ async fn a_long_queue_waits_on_the_disk_and_comes_back_in_pages() {
         assert_eq!(text(&job), expected);
         done(&mut client, &job).await;
     }
-    broker.stop().await;
 }

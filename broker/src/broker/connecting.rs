@@ -189,7 +189,7 @@ impl Broker {
         self.publish_client_state(&id, true, now, batch);
         Ok(Connected {
             client_id: id,
-            temporary: client.outbox.client().to_string().into(),
+            temporary: self.temporaries.of(client),
             is_assigned,
             session_present: entered.is_present,
             session_expiry,

@@ -1,11 +1,14 @@
 //! Queues: who consumes them, what is kept under the name of a durable subscription, and what time and restarts do to
 //! them. Publishing into them is for `publishing` and `storing`.
 
+use std::fmt::Write as _;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::{
     CloseKind, CloseReason, Copies, Overflow, Refusal, Selector, Subscribe, SubscriptionId,
@@ -69,9 +72,15 @@ impl Broker {
         let consumer = Consumer::new(subscription.clone(), Arc::clone(&client.outbox), prefetch);
         queue.leave(subscription.target.client(), subscription.id, now.instant);
         let is_exclusive = queue.name().kind() == Kind::Durable;
-        let replaced = queue
-            .join(consumer, is_exclusive)
-            .map_err(|_| Refusal::Overloaded("the queue ends in this moment"))?;
+        let replaced = match queue.join(consumer.clone(), is_exclusive) {
+            Ok(replaced) => replaced,
+            // It has ended since it was found, as one does that nobody consumes: another takes its place.
+            Err(_) if !is_exclusive => {
+                let again = self.ensure_queue(queue.name())?.join(consumer, false);
+                again.map_err(|_| Refusal::Overloaded("the queue ends in this moment"))?
+            }
+            Err(_) => return Err(Refusal::Overloaded("the durable subscription ends in this moment")),
+        };
         for consumer in replaced {
             // As a session that another connection takes up.
             let reason =
@@ -338,11 +347,35 @@ pub(super) fn consumed(group: Option<&ShareName>, filter: &TopicFilter) -> Optio
     QueueName::of_text(filter.as_str()).filter(|_| group.is_some_and(|group| group.as_str() == QUEUE_GROUP))
 }
 
-/// Nobody but the connection itself subscribes to its own topics.
-pub(super) fn check_filter(client: &Client, filter: &TopicFilter) -> Result<(), Refusal> {
-    let Some(rest) = filter.as_str().strip_prefix(TEMPORARY_PREFIX) else { return Ok(()) };
-    let owner = rest.split('/').next().and_then(|level| level.parse().ok());
-    if owner == Some(client.outbox.client()) { Ok(()) } else { Err(Refusal::NotAuthorized) }
+/// The levels below `$temp/` that connections have: nobody can tell from one what another has.
+pub(super) struct Temporaries([u8; 32]);
+
+impl Temporaries {
+    /// Of this run of the broker.
+    pub(super) fn new() -> Self {
+        Self(rand::random())
+    }
+
+    /// A connection's own level.
+    pub(super) fn of(&self, client: &Client) -> Box<str> {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return Box::default() };
+        mac.update(&client.outbox.client().to_be_bytes());
+        let tag = mac.finalize().into_bytes();
+        let mut level = String::with_capacity(32);
+        for byte in tag.iter().take(16) {
+            // Writing to a string cannot fail.
+            let _ = write!(level, "{byte:02x}");
+        }
+        level.into()
+    }
+
+    /// Nobody but the connection itself subscribes to its own topics.
+    pub(super) fn check(&self, client: &Client, filter: &TopicFilter) -> Result<(), Refusal> {
+        let Some(rest) = filter.as_str().strip_prefix(TEMPORARY_PREFIX) else { return Ok(()) };
+        let own = self.of(client);
+        let is_own = !own.is_empty() && rest.split('/').next() == Some(&*own);
+        if is_own { Ok(()) } else { Err(Refusal::NotAuthorized) }
+    }
 }
 
 /// Whether a topic, or all that a filter matches, is of one connection: clients may publish there though it begins with

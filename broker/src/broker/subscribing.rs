@@ -8,7 +8,7 @@ use tidegate_protocol::session::{
     Copies, Granted, Overflow, Refusal, RetainHandling, Subscribe, SubscriptionId, SubscriptionName,
 };
 
-use super::queueing::{Joining, check_filter};
+use super::queueing::Joining;
 use super::{Batch, Before, Broker, Entered, Now};
 use crate::client::Client;
 use crate::holdings::Holdings;
@@ -27,7 +27,7 @@ impl Broker {
         let target = client.target();
         let limit = usize::try_from(client.subscriptions_max).unwrap_or(usize::MAX);
         let qos = subscribe.qos.min(self.rules.qos_max);
-        check_filter(client, &subscribe.filter)?;
+        self.temporaries.check(client, &subscribe.filter)?;
         let queue = self.queue_for(client, &subscribe, batch)?;
         // A queue's messages are settled once.
         let qos = if queue.is_some() { qos.min(QoS::AtLeastOnce) } else { qos };

@@ -22,6 +22,16 @@ pub struct Consumer {
     id: u64,
 }
 
+/// Who gets a message.
+#[derive(Debug)]
+pub(super) enum Next {
+    Consumer(Consumer),
+    /// Whoever selects it has no room now.
+    Later,
+    /// Nobody selects it.
+    Nobody,
+}
+
 /// All of a queue, in the order of their turns.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
@@ -88,19 +98,16 @@ impl Consumers {
     }
 
     /// The next in turn that may have more and wants this message; whoever refused it only if nobody else is there.
-    pub(super) fn next_for(
-        &mut self,
-        publication: &Publication,
-        refused_by: Option<u64>,
-    ) -> Option<Consumer> {
+    pub(super) fn next_for(&mut self, publication: &Publication, refused_by: Option<u64>) -> Next {
         let count = self.slots.len();
-        let (mut refuser, mut is_wanted) = (None, false);
+        let (mut refuser, mut is_wanted, mut is_selected) = (None, false, false);
         for step in 0..count {
             let at = (self.next + step) % count;
             let Some(slot) = self.slots.get_mut(at) else { continue };
             if slot.is_closed || !slot.consumer.subscription.selects(publication) {
                 continue;
             }
+            is_selected = true;
             let has_credit = slot.has_credit();
             if refused_by == Some(slot.consumer.id) {
                 refuser = Some(at).filter(|_| has_credit);
@@ -108,12 +115,13 @@ impl Consumers {
             }
             is_wanted = true;
             if has_credit && slot.consumer.outbox.is_below_half() {
-                return self.take(at);
+                return self.take(at).map_or(Next::Later, Next::Consumer);
             }
             slot.is_blocked |= has_credit;
         }
         // Others want it, and have no room now: it waits for them.
-        refuser.filter(|_| !is_wanted).and_then(|at| self.take(at))
+        let chosen = refuser.filter(|_| !is_wanted).and_then(|at| self.take(at));
+        chosen.map_or(if is_selected { Next::Later } else { Next::Nobody }, Next::Consumer)
     }
 
     fn take(&mut self, at: usize) -> Option<Consumer> {

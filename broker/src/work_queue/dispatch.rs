@@ -6,7 +6,7 @@ use std::time::Instant;
 use tidegate_protocol::publication::QoS;
 use tidegate_protocol::session::DropReason;
 
-use super::consumers::Consumer;
+use super::consumers::{Consumer, Next};
 use super::lease::{Lease, Returned};
 use super::{Item, State, WorkQueue};
 use crate::durability::Stored;
@@ -28,7 +28,7 @@ impl WorkQueue {
         let mut state = self.state.lock();
         self.take_back(&mut state, now);
         let mut expired = 0;
-        let (mut from_seq, mut skipped) = (0, 0);
+        let (mut from_seq, mut skipped) = (state.passed_until, 0);
         while state.consumers.have_credit() && skipped < SKIPPED_MAX {
             let Some((&seq, item)) = state.ready.range(from_seq..).next() else { break };
             from_seq = seq + 1;
@@ -38,9 +38,19 @@ impl WorkQueue {
                 continue;
             }
             let (refused_by, publication) = (item.refused_by, Arc::clone(&item.publication));
-            let Some(consumer) = state.consumers.next_for(&publication, refused_by) else {
-                skipped += 1;
-                continue;
+            let consumer = match state.consumers.next_for(&publication, refused_by) {
+                Next::Consumer(consumer) => consumer,
+                Next::Later => {
+                    skipped += 1;
+                    continue;
+                }
+                Next::Nobody => {
+                    // Not looked at again before somebody comes who may select it.
+                    if skipped == 0 {
+                        state.passed_until = from_seq;
+                    }
+                    continue;
+                }
             };
             if let Some(item) = self.remove(&mut state, seq) {
                 self.lend(&mut state, &consumer, seq, item, now, &mut dispatched);
@@ -100,11 +110,13 @@ impl WorkQueue {
             state.leased = state.leased.saturating_sub(1);
             let is_taken = returned.item.is_none() || returned.was_sent;
             state.consumers.returned(returned.consumer, is_taken);
-            if let Some(mut item) = returned.item
-                && !item.is_expired(now)
-            {
-                item.is_redelivered |= returned.was_sent;
-                self.enter(state, returned.seq, item);
+            match returned.item {
+                Some(item) if item.is_expired(now) => self.count_dropped(DropReason::Expired, 1),
+                Some(mut item) => {
+                    item.is_redelivered |= returned.was_sent;
+                    self.enter(state, returned.seq, item);
+                }
+                None => {}
             }
         }
     }
@@ -116,5 +128,5 @@ impl WorkQueue {
     }
 }
 
-/// Messages that a dispatch passes over because no selector wants them.
+/// Messages that a dispatch passes over because those who select them have no room.
 const SKIPPED_MAX: usize = 1024;

@@ -14,10 +14,17 @@ use crate::store::{Page, QueuedMessage, StoreError};
 /// Below this many messages in memory the next page is asked for.
 const PAGE_BELOW: usize = 128;
 
+/// With a store, messages in memory that no consumer selects.
+const UNSELECTED_MAX: usize = 16 * 1024;
+
 impl WorkQueue {
     /// Asks for the next page when somebody consumes and memory runs low.
     pub(super) fn ask(self: &Arc<Self>, state: &mut State) {
-        if !state.consumers.is_empty() && state.ready.len() < PAGE_BELOW {
+        let passed_until = state.passed_until;
+        let ahead = state.ready.range(passed_until..).take(PAGE_BELOW).count();
+        // What nobody selects stays in memory, and a selector looks no further than behind so much of it.
+        let has_room = state.ready.len() - ahead < UNSELECTED_MAX;
+        if !state.consumers.is_empty() && ahead < PAGE_BELOW && has_room {
             self.ask_for_page(state);
         }
     }
