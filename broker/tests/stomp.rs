@@ -271,6 +271,21 @@ async fn a_transaction_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_message_of_a_transaction_expires_like_any_other() {
+    let broker = Broker::start("").await;
+    let mut reader = connected(&broker).await;
+    subscribe(&mut reader, &[("id", "1"), ("destination", "/topic/a")]).await;
+    let mut client = connected(&broker).await;
+    client.send_for_receipt(frame(Command::Begin, &[("transaction", "t")])).await;
+    for (body, expires) in [("over", "1"), ("good", "0")] {
+        let headers = [("destination", "/topic/a"), ("transaction", "t"), ("expires", expires)];
+        client.send(&frame(Command::Send, &headers).with_body(body.to_owned())).await;
+    }
+    client.send_for_receipt(frame(Command::Commit, &[("transaction", "t")])).await;
+    assert_eq!(text(&reader.delivery().await), "good");
+}
+
+#[tokio::test]
 async fn an_aborted_transaction_leaves_its_acknowledgements_open() {
     let broker = Broker::start("").await;
     let mut consumer = connected(&broker).await;

@@ -14,6 +14,7 @@ use tidegate_protocol::session::{
     CloseKind, CloseReason, Copies, Overflow, Refusal, Selector, Subscribe, SubscriptionId,
 };
 use tidegate_protocol::topic::{ShareName, Topic, TopicFilter, TopicLimits};
+use tracing::warn;
 
 use super::{Batch, Broker, Now};
 use crate::client::{Client, Standing};
@@ -325,7 +326,13 @@ impl Broker {
             let queue = self.new_queue(name, key.0, news);
             queue.restore(&summary, now.instant);
             queue.set_stored_by(Ticket::DONE);
-            let selector = subscribed.as_ref().and_then(restored_selector);
+            let selector = subscribed.as_ref().and_then(|record| record.selector.as_deref());
+            let selector = selector.map(Selector::parse).transpose();
+            let Ok(selector) = selector.map(|selector| selector.map(Arc::new)) else {
+                // Its client begins anew; until then it gets nothing, rather than everything.
+                warn!(%name, "a durable subscription has a selector that this version does not read");
+                return queue;
+            };
             if name.kind() == Kind::Durable {
                 queue.set_subscribed(filter.clone(), selector.clone());
             }
@@ -415,9 +422,4 @@ fn durable_record(subscribe: &Subscribe) -> SubscriptionRecord {
         owes_retained: false,
         selector: subscribe.selector.as_ref().map(|selector| selector.as_str().into()),
     }
-}
-
-fn restored_selector(record: &SubscriptionRecord) -> Option<Arc<Selector>> {
-    let text = record.selector.as_deref()?;
-    Selector::parse(text).ok().map(Arc::new)
 }

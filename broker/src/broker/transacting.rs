@@ -62,6 +62,7 @@ impl Broker {
                     publication.publisher = client.key();
                     self.admit(&mut publication)?;
                     publication.published_ms = now.unix_ms;
+                    now.settle_expiry(&mut publication);
                     publication.charge_to(&self.shared.publication_bytes);
                     publications.push(Arc::new(publication));
                 }
