@@ -137,15 +137,15 @@ const KEY_BYTES_SHOWN: usize = 32;
 
 impl fmt::Display for StatsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "sessions        {}", self.sessions)?;
-        writeln!(f, "subscriptions   {}", self.subscriptions)?;
-        writeln!(f, "queued          {} messages, {} bytes", self.messages, self.bytes)?;
-        writeln!(f, "bodies          {}", self.bodies)?;
-        writeln!(f, "retained        {}", self.retained)?;
-        writeln!(f, "quarantined     {}", self.quarantined)?;
-        writeln!(f, "commits         {}", self.commits)?;
+        writeln!(f, "sessions           {}", self.sessions)?;
+        writeln!(f, "subscriptions      {}", self.subscriptions)?;
+        writeln!(f, "queued             {} messages, {} bytes", self.messages, self.bytes)?;
+        writeln!(f, "bodies             {}", self.bodies)?;
+        writeln!(f, "retained           {}", self.retained)?;
+        writeln!(f, "quarantined        {}", self.quarantined)?;
+        writeln!(f, "commits            {}", self.commits)?;
         for (part, bytes) in &self.disk {
-            writeln!(f, "disk {part:<12}{bytes} bytes")?;
+            writeln!(f, "disk {part:<14}{bytes} bytes")?;
         }
         for queue in &self.biggest {
             // Of a queue of its own: what its name has in front is no news.
