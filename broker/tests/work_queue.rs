@@ -196,6 +196,16 @@ async fn too_many_queues_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn without_queues_their_topics_are_like_any_others() {
+    let broker = Broker::start("[work_queue]\nmax_queues = 0").await;
+    let mut publisher = Mqtt::connected(&broker, Version::V5).await;
+    assert_eq!(publisher.publish_acked(JOBS, "kept by nobody").await, ReasonCode::NO_MATCHING_SUBSCRIBERS);
+    let mut member = consumer(&broker, 10).await;
+    assert_eq!(publisher.publish_acked(JOBS, "x").await, ReasonCode::SUCCESS);
+    assert_eq!(text(&job(&mut member).await), "x");
+}
+
+#[tokio::test]
 async fn a_queue_is_consumed_by_its_name_and_watched_by_anybody() {
     let broker = Broker::start("").await;
     let mut client = Mqtt::connected(&broker, Version::V5).await;

@@ -53,7 +53,8 @@ impl Broker {
             let name = QueueName::durable(user_of(client), name);
             return self.durable_queue(&name, subscribe, batch).map(Some);
         }
-        let Some(name) = consumed(subscribe.group.as_ref(), &subscribe.filter) else { return Ok(None) };
+        let name = consumed(subscribe.group.as_ref(), &subscribe.filter);
+        let Some(name) = name.filter(|_| self.has_queues()) else { return Ok(None) };
         if subscribe.filter.as_topic().is_none() {
             return Err(Refusal::BadTopic("a queue is consumed under its own name, without wildcards"));
         }
@@ -131,7 +132,13 @@ impl Broker {
 
     /// The queue of a topic, for whoever publishes to it.
     pub(super) fn queue_of(&self, topic: &Topic) -> Result<Option<Arc<WorkQueue>>, Refusal> {
-        QueueName::of_topic(topic).map(|name| self.ensure_queue(&name)).transpose()
+        let name = QueueName::of_topic(topic).filter(|_| self.has_queues());
+        name.map(|name| self.ensure_queue(&name)).transpose()
+    }
+
+    /// Else topics below `queue/` are like any others.
+    pub(super) const fn has_queues(&self) -> bool {
+        self.rules.queues.queues_max > 0
     }
 
     fn ensure_queue(&self, name: &QueueName) -> Result<Arc<WorkQueue>, Refusal> {
@@ -309,6 +316,10 @@ impl Broker {
         durability: &Durability,
         now: Now,
     ) {
+        if name.kind() == Kind::Queue && !self.has_queues() {
+            warn!(queue = %name, "there are no queues (work_queue.max_queues): its messages stay on the disk");
+            return;
+        }
         let RecoveredSession { key, subscriptions, queue: summary, .. } = session;
         let subscribed = subscriptions.into_iter().next();
         let filter = match (name.kind(), &subscribed) {

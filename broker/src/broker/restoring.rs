@@ -118,7 +118,7 @@ impl Broker {
             copies: record.copies,
             identifier: record.identifier,
             selector: None,
-            queue: consumed(record.key.group.as_ref(), &record.key.filter),
+            queue: consumed(record.key.group.as_ref(), &record.key.filter).filter(|_| self.has_queues()),
             group: record.key.group,
         };
         let target = Target::Mailbox(Arc::clone(mailbox));

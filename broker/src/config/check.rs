@@ -226,7 +226,7 @@ fn queue(config: &Config, findings: &mut Findings) {
 
 fn work_queue(config: &Config, findings: &mut Findings) {
     let queue = &config.work_queue;
-    findings.range("work_queue.max_queues", queue.max_queues, 1, 1_000_000);
+    findings.range("work_queue.max_queues", queue.max_queues, 0, 1_000_000);
     findings.range("work_queue.max_messages", queue.max_messages, 1, 100_000_000);
     findings.size("work_queue.max_bytes", queue.max_bytes, 4 * KIB, usize::MAX >> 2);
     if let Some(ttl) = queue.message_ttl {

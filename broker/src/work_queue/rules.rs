@@ -34,7 +34,7 @@ pub struct Rules {
     pub limits: Limits,
     /// Of what a durable subscription is kept under: as of a session.
     pub durable_limits: Limits,
-    /// `work_queue.max_queues`, durable subscriptions included.
+    /// `work_queue.max_queues`, durable subscriptions included; 0: there are none.
     pub queues_max: usize,
     /// `work_queue.prefetch`: for consumers that do not say one.
     pub prefetch: NonZeroU16,
