@@ -280,6 +280,11 @@ mod tests {
     }
 
     #[test]
+    fn the_struct_is_within_what_it_is_counted_as() {
+        assert!(size_of::<Publication>() <= Publication::OVERHEAD_BYTES, "{}", size_of::<Publication>());
+    }
+
+    #[test]
     fn gives_back_what_it_charged() {
         let total = Arc::new(AtomicUsize::new(0));
         let topic = Topic::parse("a", &TopicLimits::STANDARD).unwrap();

@@ -90,7 +90,14 @@ impl Broker {
             self.take_out(client, &old, now, batch);
         }
         if let Some(Joining { queue, .. }) = queue {
-            self.join_queue(client, &queue, &subscription, prefetch, now)?;
+            let joined = self.join_queue(client, &queue, &subscription, prefetch, now);
+            if let Err(refusal) = joined {
+                // What is refused is not held either.
+                self.remove_subscription(client, now, batch, |holdings| {
+                    holdings.subscriptions().iter().find(|known| known.is_same(&subscription)).cloned()
+                });
+                return Err(refusal);
+            }
         }
         Ok(Granted { qos })
     }
